@@ -1,0 +1,56 @@
+# Every target is one step of the README; `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PORT ?= 8080
+PYTHON ?= python3
+TEMPLATE := template/python-fastapi
+BIN := .venv/bin
+SOURCES := $(TEMPLATE) functions tests
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: ## Start the embedded OpenFaaS with every function of stack.yml (PORT=8080)
+	@.ci/install venv
+	@exec $(PYTHON) $(TEMPLATE)/local up --port $(PORT)
+
+test: .venv ## Run every test (ARGS="-k cached" picks)
+	@.ci/install test
+	$(BIN)/pytest -n 2 $(ARGS)
+
+lint: .venv ## Check style
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+format: .venv ## Mend style
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+typecheck: .venv ## Check types
+	$(BIN)/mypy $(TEMPLATE)/base/faasbase $(TEMPLATE)/index.py tests
+	cd $(TEMPLATE) && ../../$(BIN)/mypy --config-file ../../pyproject.toml local
+	for handler in $(TEMPLATE)/function functions/*; do (cd $$handler && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .); done
+
+check: lint typecheck test ## All that CI runs
+
+deploy: ## Build, push and deploy every function with faas-cli
+	faas-cli up -f stack.yml
+
+lock: .venv ## Renew the pinned and hashed requirements
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-package faasbase --extra otel $(TEMPLATE)/base/pyproject.toml -o $(TEMPLATE)/base/requirements.txt
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-package faasbase -c $(TEMPLATE)/base/requirements.txt --group dev -o tests/requirements.txt
+
+clean: ## Remove what the other targets made
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv: tests/requirements.txt $(TEMPLATE)/base/pyproject.toml
+	@.ci/install venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --require-hashes -r tests/requirements.txt
+	$(BIN)/pip install -q --no-deps -e $(TEMPLATE)/base
+	@touch .venv
+
+.PHONY: help up test lint format typecheck check deploy lock clean

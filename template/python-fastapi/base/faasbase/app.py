@@ -1,0 +1,161 @@
+"""The FastAPI app around what handler.py offers, with events and stored objects beside it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from .caching import activate_cache, open_cache
+from .errors import SettingError
+from .lifecycle import Lifecycle
+from .loading import Handler
+from .logs import AccessLog
+from .settings import Settings
+from .storage import activate_store, open_store
+from .tracing import instrument
+from .watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+_OBJECTS = "/_/objects/"
+
+
+def build_app(
+    handler: Handler, settings: Settings, lifecycle: Lifecycle, access_log: AccessLog | None = None
+) -> Watchdog:
+    """
+    Return the whole app of the process.
+
+    Raises:
+        StartError: The handler cannot be served with these settings.
+    """
+    surface = instrument(_SURFACES[handler.form](handler, settings))
+    return Watchdog(_Dispatch(surface, _events(handler, settings)), settings, lifecycle, handler.ready, access_log)
+
+
+@asynccontextmanager
+async def resources(settings: Settings) -> AsyncIterator[None]:
+    """
+    Open the cache and the store that the settings name, make them the current ones, and close them at the end.
+
+    Raises:
+        SettingError: A URL's scheme or options are not known.
+    """
+    cache, store = open_cache(settings.cache_url), open_store(settings.storage_url)
+    try:
+        with activate_cache(cache), activate_store(store):
+            yield
+    finally:
+        await cache.close()
+        await store.close()
+
+
+class _Dispatch:
+    """Sends pushed events and requests for stored objects to their own apps, everything else to the surface."""
+
+    def __init__(self, surface: ASGIApp, events: ASGIApp | None) -> None:
+        self._surface = surface
+        self._events = events
+        self._objects = instrument(_serve_object)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if scope["path"].startswith(scope.get("root_path", "") + _OBJECTS):
+                await self._objects(scope, receive, send)
+                return
+            if self._events is not None and _is_event(scope):
+                await self._events(scope, receive, send)
+                return
+        await self._surface(scope, receive, send)
+
+
+def _is_event(scope: Scope) -> bool:
+    from .events.http import is_event
+
+    return is_event(scope)
+
+
+async def _serve_object(scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve an object of a store that has no server of its own, as `file:///` has none."""
+    from .errors import Problem
+    from .storage import current_store
+
+    app = current_store().asgi_app
+    if app is None:
+        raise Problem(404, "this function's objects are served by their store")
+    await app(scope, receive, send)
+
+
+def _events(handler: Handler, settings: Settings) -> ASGIApp | None:
+    if not handler.events:
+        return None
+    if not settings.events_http:
+        raise SettingError("EVENTS_URL", "nothing brings events to the function's @on_event handlers")
+    from .events.http import EventsApp, guard
+
+    return instrument(EventsApp(handler.events, guard(settings)))
+
+
+def _handle_app(handler: Handler, settings: Settings) -> ASGIApp:
+    from .routes import fastapi_app, route_handle
+
+    app = fastapi_app(settings, handler.lifespan)
+    route_handle(app, handler.surface)
+    return app
+
+
+def _router_app(handler: Handler, settings: Settings) -> ASGIApp:
+    from .routes import fastapi_app
+
+    app = fastapi_app(settings, handler.lifespan)
+    app.include_router(handler.surface)
+    return app
+
+
+def _classic_app(handler: Handler, settings: Settings) -> ASGIApp:
+    from .classic import ClassicApp
+
+    return _limited(_with_lifespan(ClassicApp(handler.surface), handler.lifespan), settings)
+
+
+def _given_app(handler: Handler, settings: Settings) -> ASGIApp:
+    app: ASGIApp = handler.surface
+    return app if "max_body_size" in getattr(app, "__dict__", {}) else _limited(app, settings)
+
+
+def _events_only_app(handler: Handler, settings: Settings) -> ASGIApp:
+    async def nothing_else(scope: Scope, receive: Receive, send: Send) -> None:
+        from .errors import Problem
+
+        raise Problem(404, "this function takes events only")
+
+    return _limited(_with_lifespan(nothing_else, handler.lifespan), settings)
+
+
+_SURFACES: dict[str, Callable[[Handler, Settings], ASGIApp]] = {
+    "handle": _handle_app,
+    "router": _router_app,
+    "classic": _classic_app,
+    "app": _given_app,
+    "events": _events_only_app,
+}
+
+
+def _with_lifespan(app: ASGIApp, lifespan: Callable[[Any], Any] | None) -> ASGIApp:
+    """Return *app* with start-up and shut-down, which a bare ASGI callable does not know."""
+    from starlette.routing import Router
+
+    router = Router(lifespan=lifespan)
+
+    async def with_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+        await (router if scope["type"] == "lifespan" else app)(scope, receive, send)
+
+    return with_lifespan
+
+
+def _limited(app: ASGIApp, settings: Settings) -> ASGIApp:
+    from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+
+    return RequestBodyLimitMiddleware(app, settings.max_body_bytes)

@@ -1,0 +1,151 @@
+"""One load at a time per key: who comes second waits for the first one's result."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+Load = Callable[["Flight"], Coroutine[Any, Any, bytes]]
+ThreadLoad = Callable[["Flight"], bytes]
+
+
+@dataclass(eq=False)
+class Flight:
+    """A load that is under way."""
+
+    outdated: bool = False
+    """True once its key was invalidated: those who wait still get its value, but nobody after them."""
+    storing: bool = False
+    """True once the value is on its way into the cache."""
+
+
+@dataclass(eq=False)
+class _TaskFlight(Flight):
+    task: "asyncio.Task[bytes]" = field(init=False)
+    waiters: int = 0
+
+    async def stored(self, timeout_seconds: float) -> None:
+        """Wait until a value on its way into the cache has arrived there."""
+        if self.storing and not self.task.done():
+            await asyncio.wait({self.task}, timeout=timeout_seconds)
+
+
+@dataclass(eq=False)
+class _ThreadFlight(Flight):
+    future: "Future[bytes]" = field(default_factory=Future)
+
+
+class Flights:
+    """
+    The loads of one event loop.
+
+    A load runs in a task of its own, so that a caller who is cancelled does not fail those who wait with it.  When the
+    last of them is gone the load is cancelled too; `close` cancels and awaits whatever is left.
+    """
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, _TaskFlight] = {}
+        self._tasks: set[asyncio.Task[bytes]] = set()
+        self.landed = 0
+        """How many loads have ended: tells whether one may have ended while its caller was looking elsewhere."""
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._by_key
+
+    async def join(self, key: str, load: Load) -> bytes:
+        """Return the result of the flight for *key*, starting one with *load* if there is none."""
+        flight = self._by_key.get(key) or self._start(key, load)
+        flight.waiters += 1
+        try:
+            # Unlike awaiting the task itself, this neither cancels it nor mixes up its cancellation with ours.
+            await asyncio.wait({flight.task})
+        finally:
+            flight.waiters -= 1
+            if not flight.waiters and not flight.task.done():
+                self._leave(key, flight)
+                flight.task.cancel()
+        if flight.task.cancelled():
+            raise RuntimeError("the cache was closed while the value was being loaded")
+        return flight.task.result()
+
+    def invalidate(self, key: str) -> _TaskFlight | None:
+        """Let later callers start anew and keep the running load's value out of the cache; return that flight."""
+        flight = self._by_key.pop(key, None)
+        if flight is not None:
+            flight.outdated = True
+        return flight
+
+    async def close(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, key: str, load: Load) -> _TaskFlight:
+        flight = _TaskFlight()
+        flight.task = asyncio.create_task(load(flight), name=f"cache load {key}")
+        self._by_key[key] = flight
+        self._tasks.add(flight.task)
+        flight.task.add_done_callback(lambda task: self._land(key, flight, task))
+        return flight
+
+    def _land(self, key: str, flight: _TaskFlight, task: "asyncio.Task[bytes]") -> None:
+        self.landed += 1
+        self._tasks.discard(task)
+        self._leave(key, flight)
+        if not task.cancelled():
+            # Marks the error as seen: where every caller has gone there is nobody left to raise it to.
+            task.exception()
+
+    def _leave(self, key: str, flight: _TaskFlight) -> None:
+        if self._by_key.get(key) is flight:
+            del self._by_key[key]
+
+
+class ThreadFlights:
+    """The loads of threads: the first to come loads in its own thread, the others wait for it."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, _ThreadFlight] = {}
+        self._lock = Lock()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._by_key
+
+    def join(self, key: str, load: ThreadLoad, *, wait_seconds: float) -> bytes:
+        """Return the result of the flight for *key*; after *wait_seconds* behind another thread, load it here."""
+        with self._lock:
+            running = self._by_key.get(key)
+            flight = running or self._by_key.setdefault(key, _ThreadFlight())
+        if running is None:
+            return self._lead(key, flight, load)
+        try:
+            return running.future.result(wait_seconds)
+        except TimeoutError:
+            # A load may fail with a TimeoutError of its own, and then that is the result.
+            if running.future.done():
+                raise
+            return load(Flight())
+
+    def invalidate(self, key: str) -> None:
+        """Let later callers start anew and keep the running load's value out of the cache."""
+        with self._lock:
+            flight = self._by_key.pop(key, None)
+            if flight is not None:
+                flight.outdated = True
+
+    def _lead(self, key: str, flight: _ThreadFlight, load: ThreadLoad) -> bytes:
+        try:
+            result = load(flight)
+        except BaseException as exc:
+            flight.future.set_exception(exc)
+            raise
+        else:
+            flight.future.set_result(result)
+            return result
+        finally:
+            with self._lock:
+                if self._by_key.get(key) is flight:
+                    del self._by_key[key]

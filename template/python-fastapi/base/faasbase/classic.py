@@ -1,0 +1,180 @@
+"""
+The official `python3-http` contract: `handle(event, context)`, so that its handlers run unchanged.
+
+Where the official template loses data ours does not: bytes stay bytes, lists are JSON, HEAD and OPTIONS are answered.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, QueryParams
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from .errors import Problem
+
+Handle = Callable[["Event", "Context"], Any]
+
+_METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
+_TEXT = "text/html; charset=utf-8"
+
+
+class _Query(QueryParams):
+    """Query arguments; a missing one is the caller's mistake (400), as with Flask."""
+
+    def __getitem__(self, key: str) -> str:
+        try:
+            return str(super().__getitem__(key))
+        except KeyError:
+            raise Problem(400, f"the query parameter {key} is missing") from None
+
+
+class Event:
+    """One call, under the official template's names."""
+
+    def __init__(self, request: Request, body: bytes) -> None:
+        self.body = body
+        self.headers = _TitleHeaders(request.headers)
+        self.method = request.method
+        self.query = _Query(request.url.query)
+        self.path = request.scope["path"].removeprefix(request.scope.get("root_path", "")) or "/"
+
+
+class Context:
+    """What the official template tells of the function."""
+
+    def __init__(self) -> None:
+        self.hostname = os.environ.get("HOSTNAME", "localhost")
+
+
+class _TitleHeaders(Headers):
+    """Headers whose names are written as Flask writes them (`Content-Type`); lookups ignore case as ever."""
+
+    def __init__(self, headers: Headers) -> None:
+        super().__init__(raw=headers.raw)
+
+    def keys(self) -> list[str]:  # type: ignore[override]
+        return [key.title() for key in super().keys()]
+
+    def items(self) -> list[tuple[str, str]]:  # type: ignore[override]
+        return [(key.title(), value) for key, value in super().items()]
+
+    def __iter__(self) -> Any:
+        return iter(self.keys())
+
+
+class ClassicApp:
+    """An ASGI app around `handle(event, context)`; a plain `def` runs in a thread."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._is_async = inspect.iscoroutinefunction(handle)
+        self._context = Context()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        if request.method not in _METHODS:
+            raise Problem(405, f"{request.method} is not served", headers={"Allow": ", ".join(_METHODS)})
+        if request.method == "OPTIONS":
+            response = Response(status_code=204, headers={"Allow": ", ".join(_METHODS)})
+        else:
+            response = await self._respond(request)
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> Response:
+        try:
+            event = Event(request, await request.body())
+        except HTTPException as exc:
+            raise Problem(exc.status_code, exc.detail) from exc
+        return response_of(await self._run(event))
+
+    async def _run(self, event: Event) -> Any:
+        if self._is_async:
+            answer: Awaitable[Any] = self._handle(event, self._context)
+            return await answer
+        return await run_in_threadpool(self._handle, event, self._context)
+
+
+def response_of(result: Any) -> Response:
+    """
+    Turn what a handler returned into a response, by the official rules.
+
+    None is an empty 200; a dict has ``statusCode``, ``body`` and ``headers``; a tuple is Flask's (body, status, headers);
+    responses of Starlette and, where it is installed, of Flask are sent as they are.
+    """
+    if isinstance(result, Response):
+        return result
+    if result is None:
+        return _response("", 200, ())
+    if isinstance(result, dict):
+        status = result.get("statusCode", 200)
+        return _response(result.get("body", ""), status, _pairs(result.get("headers") or ()))
+    if isinstance(result, tuple):
+        return _from_tuple(result)
+    if (flask_response := _from_flask(result)) is not None:
+        return flask_response
+    return _response(result, 200, ())
+
+
+def _from_tuple(result: tuple[Any, ...]) -> Response:
+    body, *rest = result
+    status = next((part for part in rest if isinstance(part, int | str)), 200)
+    headers = next((part for part in rest if isinstance(part, Mapping | list | tuple)), ())
+    if (response := _from_flask(body)) is not None:
+        response.status_code = int(status)
+        response.headers.update(dict(_pairs(headers)))
+        return response
+    return _response(body, status, _pairs(headers))
+
+
+def _from_flask(result: Any) -> Response | None:
+    # Only a handler that imported Flask itself can return its responses.
+    werkzeug = sys.modules.get("werkzeug.wrappers")
+    if werkzeug is None or not isinstance(result, werkzeug.Response):
+        return None
+    headers = [(name, value) for name, value in result.headers.items() if name.lower() != "content-length"]
+    if result.is_streamed:
+        from starlette.responses import StreamingResponse
+
+        response: Response = StreamingResponse(result.response, result.status_code)
+    else:
+        response = Response(result.get_data(), result.status_code)
+    response.raw_headers = [
+        *((n, v) for n, v in response.raw_headers if n == b"content-length"),
+        *((n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers),
+    ]
+    return response
+
+
+def _pairs(headers: Any) -> list[tuple[str, str]]:
+    items: Iterable[Any] = headers.items() if isinstance(headers, Mapping) else headers
+    return [(str(name), str(value)) for name, value in items]
+
+
+def _response(body: Any, status: Any, headers: Iterable[tuple[str, str]]) -> Response:
+    content, media_type = _content(body)
+    response = Response(content, int(status))
+    given = [(name.lower(), value) for name, value in headers]
+    if not any(name == "content-type" for name, _ in given):
+        given.append(("content-type", media_type))
+    # As a list and not a dict: a handler may set several cookies.
+    for name, value in given:
+        response.raw_headers.append((name.encode("latin-1"), value.encode("latin-1")))
+    return response
+
+
+def _content(body: Any) -> tuple[bytes, str]:
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body), "application/octet-stream"
+    if isinstance(body, dict | list):
+        return json.dumps(body, default=str).encode(), "application/json"
+    return str(body).encode(), _TEXT

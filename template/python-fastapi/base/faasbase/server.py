@@ -1,0 +1,160 @@
+"""
+The process: listen first, then load and serve the handler, and on SIGTERM stop without losing a call.
+
+Nothing heavy is imported before `listen()`: a call that arrives during start waits in a socket and is answered.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from .errors import FaasError, SettingError, StartError
+from .lifecycle import Lifecycle
+from .liveness import LivenessGuard
+from .settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from .serving import FunctionServer
+
+_BACKLOG = 2048
+_FLUSH_SECONDS = 2.0
+_EXIT_SECONDS = 2.0
+
+
+def main() -> None:
+    """Run the function of the current folder until it is told to stop; exits 0 after a drain, 1 on any failure."""
+    try:
+        _run(load_settings(os.environ))
+    except FaasError as exc:
+        _fail(exc)
+    except Exception as exc:  # noqa: BLE001 - the last border of the process: whatever it was, one line and status 1
+        _fail(exc)
+    _exit(0)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """
+    Return a socket that listens on *port* of *host*, or of every address of both families where *host* is empty.
+
+    Raises:
+        SettingError: The port or the address cannot be had.
+    """
+    try:
+        if not host and socket.has_dualstack_ipv6():
+            return socket.create_server(("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True)
+        return socket.create_server((host, port), backlog=_BACKLOG)
+    except OSError as exc:
+        raise SettingError("port", f"cannot listen on {host or '*'}:{port}: {exc.strerror}") from exc
+
+
+def _run(settings: Settings) -> None:
+    # Collections during imports cost a quarter of a start and free nothing.
+    gc.disable()
+    lifecycle = Lifecycle(None if settings.suppress_lock else settings.lock_path)
+    wake: list[Callable[[], Any]] = []
+    _handle_signals(lifecycle, wake)
+    listener = listen(settings.host, settings.port)
+    metrics_listener = listen(settings.host if settings.behind_watchdog else "", settings.metrics_port)
+    _write_lock(lifecycle)
+    guard = LivenessGuard(listener, lifecycle)
+    guard.start()
+    _serve(settings, lifecycle, guard, [listener, metrics_listener], wake)
+
+
+def _serve(
+    settings: Settings,
+    lifecycle: Lifecycle,
+    guard: LivenessGuard,
+    listeners: list[socket.socket],
+    wake: list[Callable[[], Any]],
+) -> None:
+    import asyncio
+
+    from . import logs, tracing
+
+    redactor = logs.configure(settings, os.environ)
+    provider: TracerProvider | None = None
+    if settings.tracing_enabled:
+        from . import export
+
+        provider = export.otlp_provider(settings, redactor)
+        tracing.use_provider(provider)
+    from .app import build_app
+    from .loading import load_handler
+    from .serving import FunctionServer, event_loop
+
+    access_log = logs.AccessLog(sys.stdout, settings.function_name, redactor) if settings.access_log else None
+    app = build_app(load_handler(), settings, lifecycle, access_log)
+    server = FunctionServer(app, settings, lifecycle, guard, flush=lambda: _flush(provider))
+    # What start-up made stays for good; leaving it out of every later collection saves time and shared pages.
+    gc.freeze()
+    gc.enable()
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        runner.get_loop()
+        wake.append(server.wake)
+        runner.run(server.run(*listeners))
+    _flush(provider, final=True)
+
+
+def _handle_signals(lifecycle: Lifecycle, wake: list[Callable[[], Any]]) -> None:
+    """Take note of signals from the first moment on, so that one that comes during start is a drain as well."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        lifecycle.stop(interrupted=number == signal.SIGINT)
+        for call in wake:
+            call()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def _write_lock(lifecycle: Lifecycle) -> None:
+    try:
+        lifecycle.listen()
+    except OSError as exc:
+        reason = f"the lock file cannot be written there: {exc.strerror}; suppress_lock=true does without"
+        raise SettingError("TMPDIR", reason) from exc
+
+
+def _flush(provider: TracerProvider | None, *, final: bool = False) -> None:
+    if provider is None:
+        return
+    from . import export
+
+    (export.shut_down if final else export.flush)(provider, _FLUSH_SECONDS)
+
+
+def _fail(exc: Exception) -> None:
+    """Leave one line that says why, and exit 1."""
+    import logging
+
+    from . import logs
+
+    if not logging.getLogger().handlers:
+        # The settings themselves may be what is wrong.
+        logs.configure(Settings(), os.environ)
+    cause = exc.__cause__ if isinstance(exc, StartError) else exc
+    shown = (type(cause), cause, cause.__traceback__) if cause is not None else None
+    kind = "" if isinstance(exc, FaasError) else f"{type(exc).__name__}: "
+    logging.getLogger("faasbase").critical("start failed: %s%s", kind, exc, exc_info=shown)
+    _exit(1)
+
+
+def _exit(status: int) -> None:
+    """End the process even where a thread of the handler would keep it: a `def` that never returns must not."""
+    last = threading.Timer(_EXIT_SECONDS, os._exit, (status,))
+    last.daemon = True
+    last.start()
+    sys.stdout.flush()
+    sys.exit(status)

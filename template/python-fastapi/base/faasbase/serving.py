@@ -1,0 +1,218 @@
+"""uvicorn as this process runs it: on a socket that listens already, with a drain that loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.server import Server
+
+from . import metrics
+from .app import resources
+from .errors import StartError
+from .lifecycle import Lifecycle
+from .liveness import LivenessGuard
+from .protocol import FunctionProtocol
+from .settings import Settings
+from .watchdog import Watchdog
+
+logger = logging.getLogger("faasbase")
+
+COLD_START = metrics.gauge("faas_cold_start_seconds", "Seconds from the first listen() until calls were served.")
+
+# A mesh's proxy keeps idle connections for up to an hour; whoever closes first must not be us.
+_KEEP_ALIVE_SECONDS = 3900
+_BEAT_SECONDS = 0.1
+# of-watchdog begins its own window at the same signal and may hand on a call at its very end.
+_WATCHDOG_MARGIN_SECONDS = 1.0
+_SHUTDOWN_SECONDS = 5.0
+
+
+def event_loop() -> asyncio.AbstractEventLoop:
+    """Return a uvloop loop, or asyncio's own where uvloop is not built."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class FunctionServer:
+    """Serves the function's app and its metrics until the lifecycle says stop, then drains."""
+
+    def __init__(
+        self,
+        app: Watchdog,
+        settings: Settings,
+        lifecycle: Lifecycle,
+        guard: LivenessGuard,
+        flush: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._lifecycle = lifecycle
+        self._guard = guard
+        self._flush = flush
+        self._server = Server(_config(app, settings, "auto"))
+        self._metrics = Server(_config(metrics.metrics_app(), settings, "off"))
+        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._adopting: set[asyncio.Task[Any]] = set()
+
+    def wake(self) -> None:
+        """Tell the loop that the lifecycle has changed; called from a signal handler."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def run(self, listener: socket.socket, metrics_listener: socket.socket) -> None:
+        """Serve until told to stop, drain, and return; raises StartError where start-up failed."""
+        self._loop = asyncio.get_running_loop()
+        async with resources(self._settings):
+            await _start(self._metrics, metrics_listener)
+            await _start(self._server, listener)
+            self._guard.attach(self._adopt)
+            self._lifecycle.started = True
+            COLD_START.set(time.monotonic() - self._lifecycle.created_at)
+            logger.info("serving on port %d", self._settings.port)
+            beating = asyncio.create_task(self._beat(), name="beat")
+            try:
+                await self._until_stopped()
+                await self._drain(listener)
+            finally:
+                beating.cancel()
+                await asyncio.gather(beating, return_exceptions=True)
+                await _close(self._metrics)
+
+    async def _beat(self) -> None:
+        counter = 0
+        while True:
+            self._guard.beat()
+            # uvicorn renews its Date header here.
+            await self._server.on_tick(counter)
+            await self._metrics.on_tick(counter)
+            counter += 1
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    async def _until_stopped(self) -> None:
+        while not self._lifecycle.stopping:
+            await self._wait_for_signal(None)
+
+    async def _wait_for_signal(self, seconds: float | None) -> None:
+        self._stop.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+
+    async def _drain(self, listener: socket.socket) -> None:
+        """
+        Go on serving for the window, since routers learn late; then finish what is in flight, within its own time.
+
+        Ctrl-C ends the window at once, and a second one the waiting too.
+        """
+        logger.info("stopping: calls are taken for another %g s", self._settings.healthcheck_interval)
+        flushing = asyncio.create_task(asyncio.to_thread(self._flush), name="flush")
+        await self._window()
+        for server in self._server.servers:
+            server.close()
+        listener.close()
+        await asyncio.to_thread(self._guard.stop)
+        await self._finish_calls()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SHUTDOWN_SECONDS):
+                await self._server.lifespan.shutdown()
+        await flushing
+        logger.info("stopped")
+
+    async def _window(self) -> None:
+        seconds = self._settings.healthcheck_interval
+        if self._settings.behind_watchdog:
+            seconds += _WATCHDOG_MARGIN_SECONDS
+        while not self._lifecycle.interrupted:
+            left = (self._lifecycle.stop_requested_at or 0.0) + seconds - time.monotonic()
+            if left <= 0:
+                return
+            await self._wait_for_signal(left)
+
+    async def _finish_calls(self) -> None:
+        state = self._server.server_state
+        deadline = time.monotonic() + self._settings.drain_timeout
+        for connection in list(state.connections):
+            connection.shutdown()
+        while (state.tasks or self._adopting) and time.monotonic() < deadline and self._lifecycle.interrupted < 2:
+            await asyncio.wait([*state.tasks, *self._adopting], timeout=0.05)
+        if late := list(state.tasks):
+            logger.warning("%d calls were cancelled: not finished within %g s", len(late), self._settings.drain_timeout)
+            for task in late:
+                task.cancel()
+            await asyncio.wait(late, timeout=1.0)
+        for connection in list(state.connections):
+            connection.shutdown()
+
+    def _adopt(self, sock: socket.socket) -> None:
+        """Take a connection over that the liveness thread accepted; called from that thread."""
+        assert self._loop is not None  # noqa: S101 - attached after the loop runs
+        self._loop.call_soon_threadsafe(self._connect, sock)
+
+    def _connect(self, sock: socket.socket) -> None:
+        assert self._loop is not None  # noqa: S101
+        self._guard.taken()
+        factory = _protocol_factory(self._server)
+        task = self._loop.create_task(self._loop.connect_accepted_socket(factory, sock))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+
+def _config(app: Any, settings: Settings, lifespan: str) -> Config:
+    protocol = type(
+        "Protocol",
+        (FunctionProtocol,),
+        {"read_timeout": settings.read_timeout, "max_header_bytes": settings.max_header_bytes},
+    )
+    return Config(
+        app,
+        http=protocol,
+        ws=_websocket_protocol,  # type: ignore[arg-type]
+        lifespan=lifespan,  # type: ignore[arg-type]
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+    )
+
+
+def _websocket_protocol(**arguments: Any) -> Any:
+    """Make the protocol of one WebSocket; its library is imported by the first one only."""
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    return WebSocketsSansIOProtocol(**arguments)
+
+
+def _protocol_factory(server: Server) -> Callable[[], FunctionProtocol]:
+    config, state = server.config, server.server_state
+    return lambda: config.http_protocol_class(  # type: ignore[call-arg,return-value]
+        config=config, server_state=state, app_state=server.lifespan.state
+    )
+
+
+async def _start(server: Server, listener: socket.socket) -> None:
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.lifespan.startup()
+    if server.lifespan.should_exit:
+        raise StartError("the function's lifespan failed at start-up")
+    loop = asyncio.get_running_loop()
+    server.servers = [await loop.create_server(_protocol_factory(server), sock=listener, backlog=2048)]
+
+
+async def _close(server: Server) -> None:
+    for listening in server.servers:
+        listening.close()
+    for connection in list(server.server_state.connections):
+        connection.shutdown()

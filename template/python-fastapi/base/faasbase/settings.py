@@ -1,0 +1,292 @@
+"""Read a function's settings from its environment, once, at start: every bad value stops the start by name."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from .errors import SettingError
+
+T = TypeVar("T")
+
+# Go's time.ParseDuration units, in seconds.
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION = re.compile(rf"[+-]?(?:{_PART.pattern})+")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_POD_SUFFIX = re.compile(r"-[a-z0-9]{6,10}-[a-z0-9]{5}$")
+_FLAGS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+GRACE_PERIOD_CE_SECONDS = 30.0
+"""What Kubernetes gives a pod between SIGTERM and SIGKILL when nobody sets it, as OpenFaaS CE does not."""
+
+
+def parse_duration(text: str) -> float:
+    """
+    Return the seconds that *text* says in of-watchdog's syntax: whole seconds (``15``) or a Go duration (``1m30s``).
+
+    Raises:
+        ValueError: *text* is neither; it is not repeated in the message.
+    """
+    if re.fullmatch(r"[+-]?\d+", text, re.ASCII):
+        return float(text)
+    if not _DURATION.fullmatch(text) or not text.isascii() and "µ" not in text and "μ" not in text:
+        raise ValueError("not a duration such as 15, 10s or 1m30s")
+    total = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    return -total if text.startswith("-") else total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of one function process; durations are in seconds, sizes in bytes."""
+
+    function_name: str = "function"
+    """``OPENFAAS_NAME`` (OpenFaaS Standard), else the host name without its pod suffix (CE), else ``function``."""
+    namespace: str | None = None
+    """``OPENFAAS_NAMESPACE``; only OpenFaaS Standard and ``faas-cli local-run`` tell it."""
+    root_path: str = ""
+    """Where the gateway serves the function, so that links and ``/docs`` work behind it: ``/function/<name>``."""
+    host: str = ""
+    """Address to listen on; empty means every address of both families."""
+    port: int = 8080
+    metrics_port: int = 8081
+    """of-watchdog's own port is 8081 and cannot be moved, hence 8082 behind it."""
+    behind_watchdog: bool = False
+    """True when ``upstream_url`` is set: of-watchdog is in front and does its duties itself."""
+    read_timeout: float = 20.0
+    """Longest time that one request's headers and body may take to arrive."""
+    write_timeout: float = 22.0
+    """Longest life of a request or stream, and what in-flight work is given after the drain window."""
+    exec_timeout: float = 20.0
+    """Longest run of a handler before 504; ``X-Timeout`` may shorten it; 0 leaves only `write_timeout`."""
+    healthcheck_interval: float = 5.0
+    """How long calls are still taken after SIGTERM, since routers learn of it late."""
+    termination_grace_period: float | None = GRACE_PERIOD_CE_SECONDS
+    """The pod's time between SIGTERM and SIGKILL; None when OpenFaaS Standard fits it to `write_timeout`."""
+    max_inflight: int = 0
+    """Calls at a time before 429; 0 is no limit."""
+    max_body_bytes: int = 32 * 1024 * 1024
+    max_header_bytes: int = 64 * 1024
+    """Request line and headers together; of-watchdog allows 1 MiB, more than a hostile client should cost."""
+    ready_path: str | None = None
+    """A path of the function that `/_/ready` asks, beside its ``ready()``."""
+    lock_path: Path = Path("/tmp/.lock")  # noqa: S108 - of-watchdog's own path, which probes look for
+    suppress_lock: bool = False
+    log_level: str = "INFO"
+    access_log: bool = True
+    """One log line a call, as of-watchdog writes; health probes are left out."""
+    redact_fields: tuple[str, ...] = ()
+    """Names of log fields whose values are hidden, beside the usual ones (``LOG_REDACT=iban,email``)."""
+    docs_enabled: bool = True
+    """Whether ``/docs``, ``/redoc`` and ``/openapi.json`` are served."""
+    propagate_headers: tuple[str, ...] = ("x-request-id", "x-user-type")
+    """Headers of a call that travel along a chain of calls."""
+    cache_url: str = "memory://"
+    storage_url: str = "file:///tmp/objects"
+    secrets_dir: Path = Path("/var/openfaas/secrets")
+    tracing_enabled: bool = False
+    """True when an OTLP endpoint is set and OpenTelemetry's own switches do not turn it off."""
+    events_http: bool = True
+    """Whether events may be pushed over HTTP: ``EVENTS_URL`` unset, or listing ``http:``."""
+    events_http_public: bool = False
+    events_http_secret: str | None = None
+    """Name of the secret that a pusher of events shows as a bearer token."""
+
+    @property
+    def drain_timeout(self) -> float:
+        """Seconds that in-flight work gets after the window, so that the exit still comes before SIGKILL."""
+        if self.termination_grace_period is None:
+            return self.write_timeout
+        left = self.termination_grace_period - self.healthcheck_interval - 1.0
+        return max(0.0, min(self.write_timeout, left))
+
+
+class _Reader:
+    """Looks settings up in an environment; every complaint carries the setting's name and never its value."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def parsed(self, name: str, parse: Callable[[str], T], default: T) -> T:
+        text = self._environ.get(name, "").strip()
+        if not text:
+            return default
+        try:
+            return parse(text)
+        except ValueError as exc:
+            raise SettingError(name, str(exc)) from None
+
+    def text(self, name: str, default: str = "") -> str:
+        return self.parsed(name, str, default)
+
+    def seconds(self, name: str, default: float) -> float:
+        return self.parsed(name, _positive(parse_duration), default)
+
+    def count(self, name: str, default: int) -> int:
+        return self.parsed(name, _positive(_integer), default)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        return self.parsed(name, _flag, default)
+
+    def names(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        return self.parsed(name, _names, default)
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """
+    Read *environ* into settings.
+
+    Raises:
+        SettingError: A value cannot be used; it carries the setting's name and never its value.
+    """
+    read = _Reader(environ)
+    _refuse_foreign_duties(read)
+    defaults = Settings()
+    name = _function_name(read)
+    namespace = read.text("OPENFAAS_NAMESPACE") or None
+    upstream = read.text("http_upstream_url", read.text("upstream_url"))
+    host, port = _upstream(upstream) if upstream else ("", read.parsed("port", _port, defaults.port))
+    write_timeout = read.seconds("write_timeout", defaults.write_timeout)
+    if write_timeout == 0:
+        raise SettingError("write_timeout", "must be over 0s")
+    secret = read.text("EVENTS_HTTP_SECRET") or None
+    if secret is not None and (secret != Path(secret).name or secret.startswith(".")):
+        raise SettingError("EVENTS_HTTP_SECRET", "must be the name of a secret, not a path or the secret itself")
+    return Settings(
+        function_name=name,
+        namespace=namespace,
+        root_path=read.parsed("ROOT_PATH", _root_path, f"/function/{name}"),
+        host=host,
+        port=port,
+        metrics_port=read.parsed("metrics_port", _port, 8082 if upstream else defaults.metrics_port),
+        behind_watchdog=bool(upstream),
+        read_timeout=read.seconds("read_timeout", defaults.read_timeout),
+        write_timeout=write_timeout,
+        exec_timeout=read.seconds("exec_timeout", defaults.exec_timeout),
+        healthcheck_interval=read.seconds("healthcheck_interval", defaults.healthcheck_interval),
+        termination_grace_period=_grace_period(read),
+        max_inflight=read.count("max_inflight", defaults.max_inflight),
+        max_body_bytes=read.count("MAX_BODY_BYTES", defaults.max_body_bytes),
+        max_header_bytes=read.count("MAX_HEADER_BYTES", defaults.max_header_bytes),
+        ready_path=read.parsed("ready_path", _path, None),
+        lock_path=Path(read.text("TMPDIR", "/tmp")) / ".lock",  # noqa: S108 - as Go's os.TempDir
+        # Behind of-watchdog `suppress_lock=true` tells *it* not to write the lock, because we do.
+        suppress_lock=read.flag("suppress_lock") and not upstream,
+        log_level=read.parsed("LOG_LEVEL", _level, defaults.log_level),
+        access_log=read.flag("ACCESS_LOG", not upstream),
+        redact_fields=read.names("LOG_REDACT", ()),
+        docs_enabled=read.flag("DOCS_ENABLED", True),
+        propagate_headers=read.names("PROPAGATE_HEADERS", defaults.propagate_headers),
+        cache_url=read.text("CACHE_URL", defaults.cache_url),
+        storage_url=read.text("STORAGE_URL", defaults.storage_url),
+        secrets_dir=Path(read.text("FAAS_SECRETS_DIR", str(defaults.secrets_dir))),
+        tracing_enabled=_tracing_enabled(read),
+        events_http=_events_http(read),
+        events_http_public=read.flag("EVENTS_HTTP_PUBLIC"),
+        events_http_secret=secret,
+    )
+
+
+def _refuse_foreign_duties(read: _Reader) -> None:
+    """Stop where of-watchdog would do something that this process does not: silence would be a hole."""
+    if read.flag("jwt_auth"):
+        raise SettingError("jwt_auth", "is done by of-watchdog only: build the image in the shape behind of-watchdog")
+    if read.text("mode", "http") != "http":
+        raise SettingError("mode", "only `http` is served; other modes need of-watchdog itself")
+
+
+def _function_name(read: _Reader) -> str:
+    named = read.parsed("OPENFAAS_NAME", _function, "")
+    if named:
+        return named
+    host = _POD_SUFFIX.sub("", read.text("HOSTNAME").lower())
+    return host if _NAME.fullmatch(host) else "function"
+
+
+def _grace_period(read: _Reader) -> float | None:
+    # Standard names the function in its environment and fits the pod's grace period to write_timeout; CE does neither.
+    default = None if read.text("OPENFAAS_NAME") else GRACE_PERIOD_CE_SECONDS
+    return read.parsed("termination_grace_period", _positive(parse_duration), default)
+
+
+def _tracing_enabled(read: _Reader) -> bool:
+    endpoint = read.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", read.text("OTEL_EXPORTER_OTLP_ENDPOINT"))
+    off = read.flag("OTEL_SDK_DISABLED") or read.text("OTEL_TRACES_EXPORTER", "otlp") == "none"
+    return bool(endpoint) and not off
+
+
+def _events_http(read: _Reader) -> bool:
+    urls = read.names("EVENTS_URL", ("http:",))
+    for url in urls:
+        if url.partition(":")[0] != "http":
+            raise SettingError("EVENTS_URL", "only `http:` is known as a source of events")
+    return bool(urls)
+
+
+def _positive(parse: Callable[[str], T]) -> Callable[[str], T]:
+    def checked(text: str) -> T:
+        value = parse(text)
+        if value < 0:  # type: ignore[operator]
+            raise ValueError("must not be negative")
+        return value
+
+    return checked
+
+
+def _integer(text: str) -> int:
+    if not re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
+        raise ValueError("must be a whole number")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    port = _integer(text)
+    if not 0 < port < 65536:
+        raise ValueError("must be a port from 1 to 65535")
+    return port
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in _FLAGS:
+        raise ValueError("must be true or false")
+    return _FLAGS[text.lower()]
+
+
+def _level(text: str) -> str:
+    if text.upper() not in _LEVELS:
+        raise ValueError(f"must be one of {', '.join(_LEVELS)}")
+    return text.upper()
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip().lower() for part in text.split(",") if part.strip())
+
+
+def _function(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError("must be lower-case letters, digits and hyphens")
+    return text
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/") or any(char.isspace() for char in text):
+        raise ValueError("must be a path that starts with /")
+    return text
+
+
+def _root_path(text: str) -> str:
+    return "" if text == "/" else _path(text).rstrip("/")
+
+
+def _upstream(url: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        raise SettingError("upstream_url", "must be a URL with host and port, such as http://127.0.0.1:5000")
+    return host, port

@@ -1,0 +1,116 @@
+"""
+What tests of functions import: a client that runs start-up and shut-down, captured spans, back ends in memory.
+
+    from faasbase.testing import client
+    from . import handler
+
+    def test_greets_by_name():
+        with client(handler) as function:
+            assert function.post("/", json={"name": "Ada"}).json() == {"message": "Hello, Ada!"}
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from .app import build_app, resources
+from .lifecycle import Lifecycle
+from .loading import handler_of
+from .settings import Settings
+
+try:
+    from starlette.testclient import TestClient
+except (ImportError, RuntimeError) as exc:
+    raise ImportError("the test client needs faasbase[testing]") from exc
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+    from starlette.types import Receive, Scope, Send
+
+__all__ = ["captured_spans", "client", "memory_backends"]
+
+
+@contextmanager
+def client(handler: ModuleType, **settings: Any) -> Iterator[TestClient]:
+    """
+    Run the function of the module *handler* and give a client of it; on leaving, the function is shut down.
+
+    The whole app is in between, with context, limits and problem details.  Cache and storage are in memory and in a
+    folder that goes at the end; *settings* are fields of `faasbase.settings.Settings`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        defaults = Settings(storage_url=f"file://{folder}", events_http_public=True, access_log=False)
+        chosen = replace(defaults, **settings)
+        lifecycle = Lifecycle()
+        lifecycle.listening = lifecycle.started = True
+        app = _Running(build_app(handler_of(handler), chosen, lifecycle), chosen)
+        with TestClient(app, raise_server_exceptions=False) as running:
+            yield running
+
+
+@contextmanager
+def captured_spans() -> Iterator[Sequence[ReadableSpan]]:
+    """
+    Collect the spans that end inside the block; build the client inside it, since an app is instrumented when built.
+
+    Raises:
+        MissingExtraError: ``faasbase[otel]`` is not installed.
+    """
+    from . import tracing
+    from .errors import missing_extra
+
+    try:
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    except ModuleNotFoundError as exc:
+        raise missing_extra(exc, "opentelemetry", "otel") from exc
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing.use_provider(provider)
+    try:
+        yield _Spans(exporter)
+    finally:
+        tracing.use_provider(None)
+        provider.shutdown()
+
+
+@asynccontextmanager
+async def memory_backends() -> AsyncIterator[None]:
+    """Give cached functions and stores an empty cache in memory and an empty folder, for tests without a client."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with resources(Settings(storage_url=f"file://{folder}")):
+            yield
+
+
+class _Running:
+    """The app with its resources open from start-up to shut-down."""
+
+    def __init__(self, app: Any, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            async with resources(self._settings):
+                await self._app(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+class _Spans(Sequence["ReadableSpan"]):
+    """The spans so far, oldest first: a view that grows while the block runs."""
+
+    def __init__(self, exporter: Any) -> None:
+        self._exporter = exporter
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._exporter.get_finished_spans()[index]
+
+    def __len__(self) -> int:
+        return len(self._exporter.get_finished_spans())
