@@ -32,7 +32,13 @@ def build_app(
         StartError: The handler cannot be served with these settings.
     """
     surface = instrument(_SURFACES[handler.form](handler, settings))
-    return Watchdog(_Dispatch(surface, _events(handler, settings)), settings, lifecycle, handler.ready, access_log)
+    return Watchdog(
+        _Dispatch(surface, _events(handler, settings)),
+        settings,
+        lifecycle,
+        handler.ready,
+        access_log,
+    )
 
 
 @asynccontextmanager

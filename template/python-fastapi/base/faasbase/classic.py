@@ -63,7 +63,7 @@ class _TitleHeaders(Headers):
         super().__init__(raw=headers.raw)
 
     def keys(self) -> list[str]:  # type: ignore[override]
-        return [key.title() for key in super().keys()]
+        return [key.title() for key in super().keys()]  # noqa: SIM118 - of the base class
 
     def items(self) -> list[tuple[str, str]]:  # type: ignore[override]
         return [(key.title(), value) for key, value in super().items()]
@@ -108,8 +108,8 @@ def response_of(result: Any) -> Response:
     """
     Turn what a handler returned into a response, by the official rules.
 
-    None is an empty 200; a dict has ``statusCode``, ``body`` and ``headers``; a tuple is Flask's (body, status, headers);
-    responses of Starlette and, where it is installed, of Flask are sent as they are.
+    None is an empty 200; a dict has ``statusCode``, ``body`` and ``headers``; a tuple is Flask's (body, status,
+    headers); responses of Starlette and, where it is installed, of Flask are sent as they are.
     """
     if isinstance(result, Response):
         return result

@@ -48,7 +48,7 @@ class CallContext:
 
     @property
     def queued_seconds(self) -> float | None:
-        """How long ago the gateway took the call (``X-Start-Time``); for an asynchronous one that is its queue delay."""
+        """How long ago the gateway took the call (``X-Start-Time``); for an asynchronous one, its queue delay."""
         start_time = self.raw_headers.get(b"x-start-time", b"")
         if not start_time.isdigit() or len(start_time) > 20:
             return None

@@ -90,7 +90,11 @@ class Problem(FaasError):
 
     def body(self, call_id: str | None = None) -> bytes:
         """Return the JSON document of RFC 9457 section 3, with the call's id as an extension member."""
-        document: dict[str, Any] = {"type": "about:blank", "title": self.title, "status": self.status}
+        document: dict[str, Any] = {
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status,
+        }
         document["detail"] = self.detail
         if call_id:
             document["call_id"] = call_id

@@ -109,7 +109,10 @@ def instrument_asgi(app: ASGIApp, provider: trace.TracerProvider, hook: Hook) ->
         raise missing_extra(exc, "opentelemetry", "otel") from exc
     if isinstance(app, FastAPI):
         FastAPIInstrumentor.instrument_app(
-            app, server_request_hook=hook, tracer_provider=provider, exclude_spans=["receive", "send"]
+            app,
+            server_request_hook=hook,
+            tracer_provider=provider,
+            exclude_spans=["receive", "send"],
         )
         return app
     wrapped: ASGIApp = OpenTelemetryMiddleware(

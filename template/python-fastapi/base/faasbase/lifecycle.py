@@ -47,6 +47,10 @@ class Lifecycle:
         if self.stop_requested_at is None:
             self.stop_requested_at = time.monotonic()
         self.interrupted += interrupted
-        if self._lock_path is not None:
+        self.remove_lock()
+
+    def remove_lock(self) -> None:
+        """Tell probes that look for the lock file not to send anyone."""
+        if self.listening and self._lock_path is not None:
             with contextlib.suppress(OSError):
                 self._lock_path.unlink()

@@ -1,8 +1,8 @@
 """
 Answer health probes while the event loop cannot: during start, and when a handler blocks it.
 
-A thread watches the loop's heartbeat.  Once that is late it accepts on the same listening socket, peeks at each connection,
-answers `GET /_/health` itself and hands every other connection to the loop, which serves it when it is free again.
+A thread watches the loop's heartbeat.  Once that is late it accepts on the same listening socket, peeks at each
+connection, answers `GET /_/health` itself and hands every other connection to the loop for when it is free again.
 Kubernetes would otherwise kill a pod for being busy.  Code that holds the interpreter lock in C is beyond this.
 """
 

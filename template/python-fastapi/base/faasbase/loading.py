@@ -1,4 +1,4 @@
-"""Import the user's handler.py and tell which surface it offers; every mistake is one line that names file and remedy."""
+"""Import the user's handler.py and tell which surface it offers; each mistake is one line with file and remedy."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Form = Literal["handle", "router", "classic", "app", "events"]
 
+HANDLER = "function.handler"
+"""The module that faas-cli makes of a function's folder."""
+
 _FORMS = "`handle(...)`, `handle(event, context)`, `router` (fastapi.APIRouter) or `app` (ASGI)"
 
 
@@ -33,7 +36,7 @@ class Handler:
     ready: Callable[[], Any] | None = None
 
 
-def load_handler(module_name: str = "function.handler") -> Handler:
+def load_handler(module_name: str = HANDLER) -> Handler:
     """
     Import *module_name* and return its handler.
 
@@ -47,7 +50,7 @@ def load_handler(module_name: str = "function.handler") -> Handler:
     except ModuleNotFoundError as exc:
         raise HandlerError(_missing_module(module_name, exc)) from exc
     except (Exception, SystemExit) as exc:
-        raise HandlerError(_import_failure(module_name, exc)) from exc
+        raise HandlerError(describe_failure(exc, module_name)) from exc
     return handler_of(module)
 
 
@@ -111,7 +114,11 @@ def _app_form(surface: Any, name: str) -> Form:
     return "app"
 
 
-_FORM_OF: dict[str, Callable[[Any, str], Form]] = {"handle": _handle_form, "router": _router_form, "app": _app_form}
+_FORM_OF: dict[str, Callable[[Any, str], Form]] = {
+    "handle": _handle_form,
+    "router": _router_form,
+    "app": _app_form,
+}
 
 
 def _optional(module: ModuleType, attribute: str, name: str) -> Callable[..., Any] | None:
@@ -135,7 +142,8 @@ def _missing_module(module_name: str, exc: ModuleNotFoundError) -> str:
     return f"{_place(module_name, exc)}: {missing.split('.')[0]} is not installed: add it to requirements.txt"
 
 
-def _import_failure(module_name: str, exc: BaseException) -> str:
+def describe_failure(exc: BaseException, module_name: str = HANDLER) -> str:
+    """Say in one line where in the user's code *exc* came from, and what it is."""
     if isinstance(exc, SyntaxError):
         name = Path(exc.filename or module_name)
         return f"{name.parent.name}/{name.name}:{exc.lineno}: SyntaxError: {exc.msg}"

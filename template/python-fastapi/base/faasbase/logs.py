@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from functools import lru_cache
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from .context import current_call
@@ -15,7 +16,12 @@ from .redaction import Redactor
 from .settings import Settings
 from .tracing import current_trace
 
-_STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+_STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {
+    "message",
+    "asctime",
+    "taskName",
+    "color_message",
+}
 # Records of these end in files of their own makers' interest; a function's log needs only what is wrong there.
 _QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "opentelemetry", "asyncio")
 
@@ -32,7 +38,7 @@ class JsonFormatter(logging.Formatter):
         line: dict[str, Any] = {
             "time": _timestamp(record.created),
             "level": record.levelname.lower(),
-            "message": self._redactor.text(record.getMessage()),
+            "message": self._redactor.text(_message(record)),
             "logger": record.name,
             "function": self._function_name,
             **_ids(),
@@ -50,6 +56,9 @@ class JsonFormatter(logging.Formatter):
 def configure(settings: Settings, environ: Mapping[str, str] | None = None, stream: TextIO | None = None) -> Redactor:
     """Send every record of every logger through one JSON handler on *stream* (stdout), at ``LOG_LEVEL``."""
     redactor = Redactor(settings.secrets_dir, environ, settings.redact_fields)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Half a surrogate pair, which UTF-8 has no bytes for, becomes the escape that JSON has for it.
+        sys.stdout.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(JsonFormatter(settings.function_name, redactor))
     root = logging.getLogger()
@@ -92,6 +101,14 @@ def _timestamp(seconds: float) -> str:
 @lru_cache(maxsize=4)
 def _second(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError, KeyError):
+        # `logging` would print the record with all its arguments on stderr, secrets included.
+        return f"{record.msg} (its arguments do not fit the message)"
 
 
 def _ids() -> dict[str, str]:

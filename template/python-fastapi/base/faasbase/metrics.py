@@ -87,7 +87,10 @@ def counter(name: str, description: str, labels: Sequence[str] = ()) -> Counter:
 
 
 def histogram(
-    name: str, description: str, labels: Sequence[str] = (), buckets: Sequence[float] = DURATION_BUCKETS
+    name: str,
+    description: str,
+    labels: Sequence[str] = (),
+    buckets: Sequence[float] = DURATION_BUCKETS,
 ) -> Histogram:
     """Return the histogram *name*, which should end with its unit (``_seconds``, ``_bytes``)."""
     return _histogram(name, description, tuple(labels), tuple(buckets))

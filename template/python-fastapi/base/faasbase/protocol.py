@@ -58,6 +58,9 @@ class FunctionProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        # 2.4: a send to a client that has gone is no error, and no response has to listen for its going, which would
+        # take the request's body from a handler that still reads it.  This class cancels the handler instead.
+        self.scope["asgi"]["spec_version"] = "2.4"
         self._head_bytes = 0
         self._arm()
 

@@ -16,11 +16,10 @@ _NAMES = (
     r"|private[-_]?key|credentials?|signature"
 )
 _SENSITIVE_NAME = re.compile(rf"(?:{_NAMES})$", re.IGNORECASE)
-_BEARER = re.compile(r"\b(Bearer|Basic|Digest)\s+[\w.~+/=-]{4,}", re.IGNORECASE)
+_BEARER = re.compile(r"\b(Bearer|Basic|Digest)\s{1,8}[\w.~+/=-]{4,}", re.IGNORECASE)
 _USERINFO = re.compile(r"://[^\s/@\"']+@")
-_ASSIGNMENT = re.compile(
-    rf"([\w-]*(?:{_NAMES})[\"']?\s{{0,3}}[:=]\s{{0,3}}(?:b?[\"'])?)([^\s\"',;&)}}\]]+)", re.IGNORECASE
-)
+# What precedes the name is left out of the pattern: looking for it would take quadratic time on long lines.
+_ASSIGNMENT = re.compile(rf"((?:{_NAMES})[\"']?\s{{0,3}}[:=]\s{{0,3}}(?:b?[\"'])?)([^\s\"',;&)}}\]]+)", re.IGNORECASE)
 
 _SHORTEST_SECRET = 6
 _RESCAN_SECONDS = 30.0
@@ -37,7 +36,12 @@ class Redactor:
     settings in *environ* that are named like secrets or are URLs with a password.
     """
 
-    def __init__(self, secrets_dir: Path, environ: Mapping[str, str] | None = None, fields: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        secrets_dir: Path,
+        environ: Mapping[str, str] | None = None,
+        fields: Iterable[str] = (),
+    ) -> None:
         self._secrets_dir = secrets_dir
         self._fields = frozenset(name.lower() for name in fields)
         self._from_settings = set(_secret_settings(environ or {}))

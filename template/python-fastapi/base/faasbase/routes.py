@@ -49,7 +49,10 @@ def fastapi_app(settings: Settings, lifespan: Callable[[Any], Any] | None) -> Fa
     """Return an app whose errors are problem details, with its documentation behind the gateway's prefix."""
     documented: dict[int | str, dict[str, Any]] = {
         **problem_responses(422),
-        "default": {"description": "Problem", "content": {PROBLEM_TYPE: {"schema": _PROBLEM_SCHEMA}}},
+        "default": {
+            "description": "Problem",
+            "content": {PROBLEM_TYPE: {"schema": _PROBLEM_SCHEMA}},
+        },
     }
     return FastAPI(
         title=settings.function_name,

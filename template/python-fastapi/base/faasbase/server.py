@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,6 @@ from .settings import Settings, load_settings
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from .serving import FunctionServer
 
 _BACKLOG = 2048
 _FLUSH_SECONDS = 2.0
@@ -69,7 +67,10 @@ def _run(settings: Settings) -> None:
     _write_lock(lifecycle)
     guard = LivenessGuard(listener, lifecycle)
     guard.start()
-    _serve(settings, lifecycle, guard, [listener, metrics_listener], wake)
+    try:
+        _serve(settings, lifecycle, guard, [listener, metrics_listener], wake)
+    finally:
+        lifecycle.remove_lock()
 
 
 def _serve(

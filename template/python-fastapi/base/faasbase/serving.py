@@ -18,6 +18,7 @@ from .app import resources
 from .errors import StartError
 from .lifecycle import Lifecycle
 from .liveness import LivenessGuard
+from .loading import describe_failure
 from .protocol import FunctionProtocol
 from .settings import Settings
 from .watchdog import Watchdog
@@ -54,6 +55,7 @@ class FunctionServer:
         guard: LivenessGuard,
         flush: Callable[[], None],
     ) -> None:
+        self._app = app
         self._settings = settings
         self._lifecycle = lifecycle
         self._guard = guard
@@ -74,7 +76,10 @@ class FunctionServer:
         self._loop = asyncio.get_running_loop()
         async with resources(self._settings):
             await _start(self._metrics, metrics_listener)
-            await _start(self._server, listener)
+            try:
+                await _start(self._server, listener)
+            except StartError as exc:
+                raise self._explained(exc) from self._app.lifespan_error
             self._guard.attach(self._adopt)
             self._lifecycle.started = True
             COLD_START.set(time.monotonic() - self._lifecycle.created_at)
@@ -87,6 +92,10 @@ class FunctionServer:
                 beating.cancel()
                 await asyncio.gather(beating, return_exceptions=True)
                 await _close(self._metrics)
+
+    def _explained(self, exc: StartError) -> StartError:
+        error = self._app.lifespan_error
+        return StartError(f"{describe_failure(error)} (in the lifespan)") if error else exc
 
     async def _beat(self) -> None:
         counter = 0
@@ -146,7 +155,11 @@ class FunctionServer:
         while (state.tasks or self._adopting) and time.monotonic() < deadline and self._lifecycle.interrupted < 2:
             await asyncio.wait([*state.tasks, *self._adopting], timeout=0.05)
         if late := list(state.tasks):
-            logger.warning("%d calls were cancelled: not finished within %g s", len(late), self._settings.drain_timeout)
+            logger.warning(
+                "%d calls were cancelled: not finished within %g s",
+                len(late),
+                self._settings.drain_timeout,
+            )
             for task in late:
                 task.cancel()
             await asyncio.wait(late, timeout=1.0)
@@ -204,7 +217,11 @@ def _protocol_factory(server: Server) -> Callable[[], FunctionProtocol]:
 async def _start(server: Server, listener: socket.socket) -> None:
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
+    # What fails here becomes the one line that the process ends with.
+    errors = logging.getLogger("uvicorn.error")
+    errors.disabled = True
     await server.lifespan.startup()
+    errors.disabled = False
     if server.lifespan.should_exit:
         raise StartError("the function's lifespan failed at start-up")
     loop = asyncio.get_running_loop()

@@ -1,42 +1,20 @@
 """Read a function's settings from its environment, once, at start: every bad value stops the start by name."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import urlsplit
 
+from .environment import Environment
 from .errors import SettingError
 
-T = TypeVar("T")
-
-# Go's time.ParseDuration units, in seconds.
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_DURATION = re.compile(rf"[+-]?(?:{_PART.pattern})+")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _POD_SUFFIX = re.compile(r"-[a-z0-9]{6,10}-[a-z0-9]{5}$")
-_FLAGS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 GRACE_PERIOD_CE_SECONDS = 30.0
 """What Kubernetes gives a pod between SIGTERM and SIGKILL when nobody sets it, as OpenFaaS CE does not."""
-
-
-def parse_duration(text: str) -> float:
-    """
-    Return the seconds that *text* says in of-watchdog's syntax: whole seconds (``15``) or a Go duration (``1m30s``).
-
-    Raises:
-        ValueError: *text* is neither; it is not repeated in the message.
-    """
-    if re.fullmatch(r"[+-]?\d+", text, re.ASCII):
-        return float(text)
-    if not _DURATION.fullmatch(text) or not text.isascii() and "µ" not in text and "μ" not in text:
-        raise ValueError("not a duration such as 15, 10s or 1m30s")
-    total = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-    return -total if text.startswith("-") else total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,37 +82,6 @@ class Settings:
         return max(0.0, min(self.write_timeout, left))
 
 
-class _Reader:
-    """Looks settings up in an environment; every complaint carries the setting's name and never its value."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-
-    def parsed(self, name: str, parse: Callable[[str], T], default: T) -> T:
-        text = self._environ.get(name, "").strip()
-        if not text:
-            return default
-        try:
-            return parse(text)
-        except ValueError as exc:
-            raise SettingError(name, str(exc)) from None
-
-    def text(self, name: str, default: str = "") -> str:
-        return self.parsed(name, str, default)
-
-    def seconds(self, name: str, default: float) -> float:
-        return self.parsed(name, _positive(parse_duration), default)
-
-    def count(self, name: str, default: int) -> int:
-        return self.parsed(name, _positive(_integer), default)
-
-    def flag(self, name: str, default: bool = False) -> bool:
-        return self.parsed(name, _flag, default)
-
-    def names(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
-        return self.parsed(name, _names, default)
-
-
 def load_settings(environ: Mapping[str, str]) -> Settings:
     """
     Read *environ* into settings.
@@ -142,13 +89,13 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     Raises:
         SettingError: A value cannot be used; it carries the setting's name and never its value.
     """
-    read = _Reader(environ)
+    read = Environment(environ)
     _refuse_foreign_duties(read)
     defaults = Settings()
     name = _function_name(read)
     namespace = read.text("OPENFAAS_NAMESPACE") or None
     upstream = read.text("http_upstream_url", read.text("upstream_url"))
-    host, port = _upstream(upstream) if upstream else ("", read.parsed("port", _port, defaults.port))
+    host, port = _upstream(upstream) if upstream else ("", read.port("port", defaults.port))
     write_timeout = read.seconds("write_timeout", defaults.write_timeout)
     if write_timeout == 0:
         raise SettingError("write_timeout", "must be over 0s")
@@ -161,7 +108,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         root_path=read.parsed("ROOT_PATH", _root_path, f"/function/{name}"),
         host=host,
         port=port,
-        metrics_port=read.parsed("metrics_port", _port, 8082 if upstream else defaults.metrics_port),
+        metrics_port=read.port("metrics_port", 8082 if upstream else defaults.metrics_port),
         behind_watchdog=bool(upstream),
         read_timeout=read.seconds("read_timeout", defaults.read_timeout),
         write_timeout=write_timeout,
@@ -190,15 +137,18 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     )
 
 
-def _refuse_foreign_duties(read: _Reader) -> None:
+def _refuse_foreign_duties(read: Environment) -> None:
     """Stop where of-watchdog would do something that this process does not: silence would be a hole."""
     if read.flag("jwt_auth"):
-        raise SettingError("jwt_auth", "is done by of-watchdog only: build the image in the shape behind of-watchdog")
+        raise SettingError(
+            "jwt_auth",
+            "is done by of-watchdog only: build the image in the shape behind of-watchdog",
+        )
     if read.text("mode", "http") != "http":
         raise SettingError("mode", "only `http` is served; other modes need of-watchdog itself")
 
 
-def _function_name(read: _Reader) -> str:
+def _function_name(read: Environment) -> str:
     named = read.parsed("OPENFAAS_NAME", _function, "")
     if named:
         return named
@@ -206,63 +156,24 @@ def _function_name(read: _Reader) -> str:
     return host if _NAME.fullmatch(host) else "function"
 
 
-def _grace_period(read: _Reader) -> float | None:
+def _grace_period(read: Environment) -> float | None:
     # Standard names the function in its environment and fits the pod's grace period to write_timeout; CE does neither.
-    default = None if read.text("OPENFAAS_NAME") else GRACE_PERIOD_CE_SECONDS
-    return read.parsed("termination_grace_period", _positive(parse_duration), default)
+    standard = bool(read.text("OPENFAAS_NAME")) and not read.text("termination_grace_period")
+    return None if standard else read.seconds("termination_grace_period", GRACE_PERIOD_CE_SECONDS)
 
 
-def _tracing_enabled(read: _Reader) -> bool:
+def _tracing_enabled(read: Environment) -> bool:
     endpoint = read.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", read.text("OTEL_EXPORTER_OTLP_ENDPOINT"))
     off = read.flag("OTEL_SDK_DISABLED") or read.text("OTEL_TRACES_EXPORTER", "otlp") == "none"
     return bool(endpoint) and not off
 
 
-def _events_http(read: _Reader) -> bool:
+def _events_http(read: Environment) -> bool:
     urls = read.names("EVENTS_URL", ("http:",))
     for url in urls:
         if url.partition(":")[0] != "http":
             raise SettingError("EVENTS_URL", "only `http:` is known as a source of events")
     return bool(urls)
-
-
-def _positive(parse: Callable[[str], T]) -> Callable[[str], T]:
-    def checked(text: str) -> T:
-        value = parse(text)
-        if value < 0:  # type: ignore[operator]
-            raise ValueError("must not be negative")
-        return value
-
-    return checked
-
-
-def _integer(text: str) -> int:
-    if not re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
-        raise ValueError("must be a whole number")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    port = _integer(text)
-    if not 0 < port < 65536:
-        raise ValueError("must be a port from 1 to 65535")
-    return port
-
-
-def _flag(text: str) -> bool:
-    if text.lower() not in _FLAGS:
-        raise ValueError("must be true or false")
-    return _FLAGS[text.lower()]
-
-
-def _level(text: str) -> str:
-    if text.upper() not in _LEVELS:
-        raise ValueError(f"must be one of {', '.join(_LEVELS)}")
-    return text.upper()
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip().lower() for part in text.split(",") if part.strip())
 
 
 def _function(text: str) -> str:
@@ -290,3 +201,9 @@ def _upstream(url: str) -> tuple[str, int]:
     if not host or not port:
         raise SettingError("upstream_url", "must be a URL with host and port, such as http://127.0.0.1:5000")
     return host, port
+
+
+def _level(text: str) -> str:
+    if text.upper() not in _LEVELS:
+        raise ValueError(f"must be one of {', '.join(_LEVELS)}")
+    return text.upper()

@@ -1,8 +1,8 @@
 """
 Traces: spans of the users' own, and trace context carried from callers to callees.
 
-The OpenTelemetry SDK is imported only where an OTLP endpoint is set (`export.py`).  Without one no span is made, and the
-caller's context still passes through to calls, events and logs.
+The OpenTelemetry SDK is imported only where an OTLP endpoint is set (`export.py`).  Without one no span is made, and
+the caller's context still passes through to calls, events and logs.
 """
 
 from __future__ import annotations

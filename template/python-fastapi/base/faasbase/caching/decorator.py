@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import cached_property, partial, wraps
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, get_type_hints, overload
 
-from ..settings import parse_duration
+from ..durations import parse_duration
 from .cache import current_cache
 from .keys import key_of, name_of
 from .values import Values, values_of

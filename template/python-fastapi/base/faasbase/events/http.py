@@ -88,7 +88,11 @@ class EventsApp:
         handler = self._handlers.get(kind)
         if handler is None:
             OUTCOMES.inc(type="unknown", outcome="unknown")
-            raise Problem(422, "no handler takes events of this type", errors=[FieldError("type", "unknown type")])
+            raise Problem(
+                422,
+                "no handler takes events of this type",
+                errors=[FieldError("type", "unknown type")],
+            )
         outcome, answer = await _outcome(handler, attributes)
         OUTCOMES.inc(type=kind, outcome=outcome)
         if isinstance(answer, Problem):
@@ -102,7 +106,10 @@ async def _outcome(handler: EventHandler, attributes: Mapping[str, Any]) -> tupl
     except ValidationError as exc:
         return "rejected", Problem(422, "the event is not valid", errors=_field_errors(exc))
     try:
-        with span(f"process {event.type}", **{"cloudevents.event_id": event.id, "cloudevents.event_type": event.type}):
+        with span(
+            f"process {event.type}",
+            **{"cloudevents.event_id": event.id, "cloudevents.event_type": event.type},
+        ):
             await _run(handler, event)
     except Reject as exc:
         logger.warning("event %s rejected: %s", event.id, exc.reason)
@@ -177,7 +184,11 @@ def _check_bearer(request: Request, path: Path) -> None:
     # The file is read each time: kubelet replaces it when the secret is rotated.
     shown = scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode("utf-8"), _read_secret(path))
     if not shown:
-        raise Problem(401, "a valid bearer token is needed to push events", headers={"WWW-Authenticate": "Bearer"})
+        raise Problem(
+            401,
+            "a valid bearer token is needed to push events",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
 
 
 def _read_secret(path: Path) -> bytes:
