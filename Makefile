@@ -29,8 +29,10 @@ format: .venv ## Mend style
 
 typecheck: .venv ## Check types
 	$(BIN)/mypy $(TEMPLATE)/base/faasbase $(TEMPLATE)/index.py tests
-	cd $(TEMPLATE) && ../../$(BIN)/mypy --config-file ../../pyproject.toml local
-	for handler in $(TEMPLATE)/function functions/*; do (cd $$handler && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .); done
+	MYPYPATH=$(TEMPLATE)/local $(BIN)/mypy $(TEMPLATE)/local
+	for handler in $(TEMPLATE)/function functions/*; do \
+	  rm -rf build/types && mkdir -p build/types && cp -r $$handler build/types/function && touch build/types/function/__init__.py; \
+	  MYPYPATH=build/types $(BIN)/mypy -p function; done
 
 check: lint typecheck test ## All that CI runs
 
