@@ -9,18 +9,19 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import parse_qs
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .errors import Problem
+from .flask_bridge import FlaskBridge, response_from_flask
 
 Handle = Callable[["Event", "Context"], Any]
 
@@ -28,14 +29,33 @@ _METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 _TEXT = "text/html; charset=utf-8"
 
 
-class _Query(QueryParams):
-    """Query arguments; a missing one is the caller's mistake (400), as with Flask."""
+class MissingQueryParameterError(Problem, KeyError):
+    """A handler asked for a query parameter that the caller has not given: 400, as with Flask."""
 
-    def __getitem__(self, key: str) -> str:
-        try:
-            return str(super().__getitem__(key))
-        except KeyError:
-            raise Problem(400, f"the query parameter {key} is missing") from None
+    def __init__(self, name: str) -> None:
+        super().__init__(400, f"the query parameter {name} is missing")
+
+
+class Query(Mapping[str, str]):
+    """Query parameters; of one given several times the first counts, and `getlist` has them all, as with Flask."""
+
+    def __init__(self, query: str) -> None:
+        self._values: dict[str, list[str]] = parse_qs(query, keep_blank_values=True)
+
+    def __getitem__(self, name: str) -> str:
+        if name not in self._values:
+            raise MissingQueryParameterError(name)
+        return self._values[name][0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def getlist(self, name: str) -> list[str]:
+        """Return every value of *name*."""
+        return self._values.get(name, [])
 
 
 class Event:
@@ -45,7 +65,7 @@ class Event:
         self.body = body
         self.headers = _TitleHeaders(request.headers)
         self.method = request.method
-        self.query = _Query(request.url.query)
+        self.query = Query(request.url.query)
         self.path = request.scope["path"].removeprefix(request.scope.get("root_path", "")) or "/"
 
 
@@ -79,6 +99,7 @@ class ClassicApp:
         self._handle = handle
         self._is_async = inspect.iscoroutinefunction(handle)
         self._context = Context()
+        self._flask = FlaskBridge()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -95,7 +116,8 @@ class ClassicApp:
             event = Event(request, await request.body())
         except HTTPException as exc:
             raise Problem(exc.status_code, exc.detail) from exc
-        return response_of(await self._run(event))
+        with self._flask.context(request, event.body):
+            return response_of(await self._run(event))
 
     async def _run(self, event: Event) -> Any:
         if self._is_async:
@@ -120,7 +142,7 @@ def response_of(result: Any) -> Response:
         return _response(result.get("body", ""), status, _pairs(result.get("headers") or ()))
     if isinstance(result, tuple):
         return _from_tuple(result)
-    if (flask_response := _from_flask(result)) is not None:
+    if (flask_response := response_from_flask(result)) is not None:
         return flask_response
     return _response(result, 200, ())
 
@@ -129,30 +151,11 @@ def _from_tuple(result: tuple[Any, ...]) -> Response:
     body, *rest = result
     status = next((part for part in rest if isinstance(part, int | str)), 200)
     headers = next((part for part in rest if isinstance(part, Mapping | list | tuple)), ())
-    if (response := _from_flask(body)) is not None:
+    if (response := response_from_flask(body)) is not None:
         response.status_code = int(status)
         response.headers.update(dict(_pairs(headers)))
         return response
     return _response(body, status, _pairs(headers))
-
-
-def _from_flask(result: Any) -> Response | None:
-    # Only a handler that imported Flask itself can return its responses.
-    werkzeug = sys.modules.get("werkzeug.wrappers")
-    if werkzeug is None or not isinstance(result, werkzeug.Response):
-        return None
-    headers = [(name, value) for name, value in result.headers.items() if name.lower() != "content-length"]
-    if result.is_streamed:
-        from starlette.responses import StreamingResponse
-
-        response: Response = StreamingResponse(result.response, result.status_code)
-    else:
-        response = Response(result.get_data(), result.status_code)
-    response.raw_headers = [
-        *((n, v) for n, v in response.raw_headers if n == b"content-length"),
-        *((n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers),
-    ]
-    return response
 
 
 def _pairs(headers: Any) -> list[tuple[str, str]]:

@@ -41,9 +41,11 @@ def main() -> None:
     _exit(0)
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, setting: str = "port") -> socket.socket:
     """
     Return a socket that listens on *port* of *host*, or of every address of both families where *host* is empty.
+
+    *setting* is what a failure names.
 
     Raises:
         SettingError: The port or the address cannot be had.
@@ -53,7 +55,7 @@ def listen(host: str, port: int) -> socket.socket:
             return socket.create_server(("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True)
         return socket.create_server((host, port), backlog=_BACKLOG)
     except OSError as exc:
-        raise SettingError("port", f"cannot listen on {host or '*'}:{port}: {exc.strerror}") from exc
+        raise SettingError(setting, f"cannot listen on {host or '*'}:{port}: {exc.strerror}") from exc
 
 
 def _run(settings: Settings) -> None:
@@ -63,7 +65,7 @@ def _run(settings: Settings) -> None:
     wake: list[Callable[[], Any]] = []
     _handle_signals(lifecycle, wake)
     listener = listen(settings.host, settings.port)
-    metrics_listener = listen(settings.host if settings.behind_watchdog else "", settings.metrics_port)
+    metrics_listener = listen(settings.host if settings.behind_watchdog else "", settings.metrics_port, "metrics_port")
     _write_lock(lifecycle)
     guard = LivenessGuard(listener, lifecycle)
     guard.start()

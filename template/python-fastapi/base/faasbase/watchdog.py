@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
 
 from . import metrics
@@ -125,7 +126,7 @@ class Watchdog:
             await self._cancelled(scope, exchange)
         except AbortConnectionError:
             raise
-        except WebSocketDisconnect:
+        except (ClientDisconnect, WebSocketDisconnect):
             exchange.left = True
         except Exception:
             logger.exception("%s failed", self._name(scope), extra=exchange.ids())
