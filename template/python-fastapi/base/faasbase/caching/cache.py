@@ -1,17 +1,20 @@
 """The function's cache as its handlers hold it: it fails open, and loads each key once at a time."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
-
-from pydantic import TypeAdapter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .backend import CacheBackend, open_backend
 from .blocking import BlockingCache
 from .flights import Flight, Flights
 from .operations import Operations
 from .values import Found, Values, values_of
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 

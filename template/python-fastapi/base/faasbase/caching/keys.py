@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Mapping, Set
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -10,8 +11,6 @@ from hashlib import sha256
 from pathlib import PurePath
 from typing import Any
 from uuid import UUID
-
-from pydantic import BaseModel
 
 _AS_TEXT = (date, time, timedelta, Decimal, UUID, PurePath)
 
@@ -55,7 +54,9 @@ def _canonical(value: Any) -> Any:
 
 
 def _parts(value: Any) -> list[Any]:
-    if isinstance(value, BaseModel):
+    # Where pydantic has not been imported no value can be a model.
+    pydantic = sys.modules.get("pydantic")
+    if pydantic and isinstance(value, pydantic.BaseModel):
         return [[name, _canonical(item)] for name, item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]

@@ -1,17 +1,22 @@
-"""Turn results into JSON and back by their type; never pickle, whose bytes can run code."""
+"""Turn results into JSON and back by their type; never pickle, whose bytes can run code.
+
+pydantic is imported by the first value: a function that caches nothing and uses no FastAPI starts without it.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter
-from pydantic_core import PydanticSerializationError
+if TYPE_CHECKING:
+    from pydantic import ConfigDict, TypeAdapter
 
 T = TypeVar("T")
 
 # Bytes that are no UTF-8, and inf and nan, survive the round trip.
-_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
+_CONFIG: ConfigDict = {"ser_json_bytes": "base64", "val_json_bytes": "base64", "ser_json_inf_nan": "constants"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,8 @@ class Values(Generic[T]):
         Raises:
             TypeError: *value* is not what its type promises, so that what comes out of the cache would differ.
         """
+        from pydantic_core import PydanticSerializationError
+
         try:
             return self._adapter.dump_json(value, round_trip=True, warnings="error")
         except PydanticSerializationError as exc:
@@ -70,6 +77,8 @@ def _known(returns: Any) -> Values[Any]:
 
 
 def _adapter(returns: Any) -> TypeAdapter[Any]:
+    from pydantic import PydanticUserError, TypeAdapter
+
     if isinstance(returns, TypeAdapter):
         return returns
     try:
