@@ -1,0 +1,1 @@
+"""Behaviour tests: functions are staged, started and called as OpenFaaS does it."""
