@@ -1,0 +1,52 @@
+"""First half of ``up``, on the standard library alone: check, make the gateway's environment, and go on inside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from environments import Environments
+from installing import InstallError
+from options import Options, parse_options
+from ports import PortTakenError, bind_gateway
+from terminal import Terminal
+
+HERE = Path(__file__).resolve().parent
+STATE_FOLDER = Path("build", ".local")
+"""Everything that ``up`` writes, below the project; faas-cli's ``.gitignore`` already leaves ``build`` out."""
+
+
+def bootstrap(arguments: Sequence[str]) -> int:
+    """Become the supervisor, in an interpreter that has its requirements; return an exit status where that fails."""
+    options = parse_options(arguments)
+    terminal = Terminal()
+    try:
+        _check(options)
+        python = options.python or _gateway_python(terminal)
+    except (FileNotFoundError, PortTakenError, InstallError) as error:
+        terminal.complain(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return os.execv(python, [str(python), str(HERE / "supervisor.py"), *arguments])  # noqa: S606  # no shell is wanted
+
+
+def _check(options: Options) -> None:
+    """Say what cannot work before seconds are spent on installing."""
+    if not options.stack_file.exists():
+        raise FileNotFoundError(
+            f"{options.stack_file} is not there: run this in the folder of your stack file, name it with -f,"
+            " or make a function with: faas-cli new --lang python-fastapi my-fn"
+        )
+    bind_gateway(options.port).close()
+
+
+def _gateway_python(terminal: Terminal) -> Path:
+    environments = Environments(STATE_FOLDER.absolute() / "environments", terminal.say)
+    return environments.for_gateway(Path(HERE, "requirements.txt"))
+
+
+if __name__ == "__main__":
+    sys.exit(bootstrap(sys.argv[1:]))

@@ -1,0 +1,74 @@
+"""What the command line says."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+STACK_FILES = ("stack.yaml", "stack.yml")
+DESCRIPTION = """\
+Run the functions of a stack file as processes of this machine, and serve the OpenFaaS gateway's API in front of them.
+Containers and a cluster are not needed; a change of code replaces the process without a failed call."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of ``up``."""
+
+    stack_file: Path
+    port: int
+    """Where the gateway listens on 127.0.0.1; 0 lets the system choose."""
+    python: Path | None
+    """An interpreter to use as it is, for the gateway and the functions; None makes environments."""
+    functions: tuple[str, ...]
+    """The functions to run; empty for all of the stack file."""
+
+
+def parse_options(arguments: Sequence[str]) -> Options:
+    """Parse the command line; print the usage and exit where it is wrong, as argparse does."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.command is None:
+        parser.print_help()
+        parser.exit(2)
+    return Options(given.yaml, given.port, given.python, tuple(given.function))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="local", description=DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter
+    )
+    up = parser.add_subparsers(dest="command").add_parser("up", help="start, until Ctrl-C")
+    up.add_argument("-f", "--yaml", type=Path, default=default_stack_file(), help="stack file (%(default)s)")
+    up.add_argument("--port", type=_port, default=8080, help="port of the gateway (%(default)s), 0 for any")
+    up.add_argument(
+        "--python",
+        type=_interpreter,
+        metavar="PATH",
+        help="use this interpreter as it is and install nothing",
+    )
+    up.add_argument("function", nargs="*", help="functions to run (all)")
+    return parser
+
+
+def default_stack_file() -> Path:
+    """Return the stack file that faas-cli would take: ``stack.yaml`` wins over ``stack.yml``."""
+    return next((path for path in map(Path, STACK_FILES) if path.exists()), Path("stack.yaml"))
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError(text)
+    return port
+
+
+def _interpreter(text: str) -> Path:
+    found = shutil.which(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text} is not a program that can be run")
+    # Not resolved: the link inside a virtual environment is what makes it one.
+    return Path(found).absolute()
