@@ -10,6 +10,7 @@ from math import ceil
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+from .errors import StorageError
 from .sidecars import write_synced
 
 OBJECTS_PATH = "/_/objects/"
@@ -49,14 +50,14 @@ def load_signing_key(root: Path) -> bytes:
 
     Raises:
         OSError: It can be neither read nor made.
-        ValueError: The file is there and holds no key.
+        StorageError: The file is there and holds no key.
     """
     path = root / ".signing-key"
     if not path.exists():
         _make_signing_key(path)
     signing_key = path.read_bytes()
     if len(signing_key) != _KEY_BYTES:
-        raise ValueError(f"{path.name} is damaged: remove it, and addresses given out so far end")
+        raise StorageError("sign", "", f"{path.name} is damaged; without it, addresses given out so far end")
     return signing_key
 
 

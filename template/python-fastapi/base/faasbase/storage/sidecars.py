@@ -8,6 +8,7 @@ name: whoever has a file open finds what belongs to it, even while another one t
 import json
 import mimetypes
 import os
+from contextlib import suppress
 from hashlib import file_digest
 from io import BufferedReader
 from pathlib import Path
@@ -56,7 +57,9 @@ def _described(root: Path, key: str, file: BufferedReader, status: os.stat_resul
     file.seek(0)
     content_type = mimetypes.guess_type(key)[0] or DEFAULT_CONTENT_TYPE
     stored = StoredObject(key, status.st_size, content_type, digest)
-    write_sidecar(root, stored, status)
+    with suppress(OSError):
+        # In a folder that may only be read it is described anew each time.
+        write_sidecar(root, stored, status)
     return stored
 
 
