@@ -30,6 +30,7 @@ _REPORT_AFTER_SECONDS = 1.0
 _TICK_SECONDS = 0.1
 _PATIENCE_SECONDS = 2.0
 _ACCEPT_BATCH = 64
+_BACKLOG = 2048
 # Beyond this the kernel's backlog holds callers; every held connection is an open descriptor.
 _MAX_HELD = 4096
 _PROBE = b"GET /_/health "
@@ -74,9 +75,16 @@ class LivenessGuard:
         self._untaken -= 1
 
     def stop(self) -> None:
-        """End the thread and stop listening; what it still holds goes to the loop."""
+        """
+        End the thread and stop listening; what it still holds goes to the loop.
+
+        So does what has connected and waits in the kernel: closing the listener, whose last descriptor this is, would
+        reset it.
+        """
         self._stopped.set()
         self._thread.join(2.0)
+        with contextlib.suppress(OSError):
+            self._accept(_BACKLOG)
         self._pass_on(older_than=0.0)
         self._listener.close()
 
@@ -105,15 +113,15 @@ class LivenessGuard:
             poll.register(self._listener, select.POLLIN)
         for descriptor, _ in poll.poll(_TICK_SECONDS * 1000):
             if descriptor == self._listener.fileno():
-                self._accept()
+                self._accept(_ACCEPT_BATCH)
             else:
                 self._answer_or_keep(descriptor)
         # Connections that show nothing must not crowd out probes.
         self._pass_on(older_than=_PATIENCE_SECONDS)
 
-    def _accept(self) -> None:
+    def _accept(self, at_most: int) -> None:
         with contextlib.suppress(BlockingIOError):
-            for _ in range(_ACCEPT_BATCH):
+            for _ in range(at_most):
                 sock, _ = self._listener.accept()
                 sock.setblocking(False)
                 self._unread[sock.fileno()] = (sock, time.monotonic())

@@ -44,6 +44,11 @@ class FunctionProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._handling: tuple[RequestResponseCycle, asyncio.Task[None]] | None = None
 
+    @property
+    def awaits_first_request(self) -> bool:
+        """Whether the client has connected and not said anything that was answered or is being answered."""
+        return self.cycle is None
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._arm()

@@ -97,7 +97,8 @@ def _serve(
     from .loading import load_handler
     from .serving import FunctionServer, event_loop
 
-    access_log = logs.AccessLog(sys.stdout, settings.function_name, redactor) if settings.access_log else None
+    wanted = settings.access_log and settings.log_level in ("DEBUG", "INFO")
+    access_log = logs.AccessLog(sys.stdout, settings.function_name, redactor) if wanted else None
     app = build_app(load_handler(), settings, lifecycle, access_log)
     server = FunctionServer(app, settings, lifecycle, guard, flush=lambda: _flush(provider))
     # What start-up made stays for good; leaving it out of every later collection saves time and shared pages.

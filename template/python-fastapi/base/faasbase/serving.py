@@ -33,6 +33,9 @@ _BEAT_SECONDS = 0.1
 # of-watchdog begins its own window at the same signal and may hand on a call at its very end.
 _WATCHDOG_MARGIN_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 5.0
+_DRAIN_TICK_SECONDS = 0.02
+# Who has connected within the window may still be about to send its request.
+_FIRST_REQUEST_SECONDS = 1.0
 
 
 def event_loop() -> asyncio.AbstractEventLoop:
@@ -149,11 +152,18 @@ class FunctionServer:
 
     async def _finish_calls(self) -> None:
         state = self._server.server_state
-        deadline = time.monotonic() + self._settings.drain_timeout
-        for connection in list(state.connections):
-            connection.shutdown()
-        while (state.tasks or self._adopting) and time.monotonic() < deadline and self._lifecycle.interrupted < 2:
-            await asyncio.wait([*state.tasks, *self._adopting], timeout=0.05)
+        began = time.monotonic()
+        told: set[Any] = set()
+        while time.monotonic() < began + self._settings.drain_timeout and self._lifecycle.interrupted < 2:
+            patient = time.monotonic() < began + _FIRST_REQUEST_SECONDS
+            expected = [c for c in list(state.connections) if patient and _awaits_first_request(c)]
+            # Once each: a WebSocket that is told again is cut before it can say goodbye.
+            for connection in state.connections - set(expected) - told:
+                connection.shutdown()
+                told.add(connection)
+            if not (state.tasks or self._adopting or expected):
+                break
+            await asyncio.sleep(_DRAIN_TICK_SECONDS)
         if late := list(state.tasks):
             logger.warning(
                 "%d calls were cancelled: not finished within %g s",
@@ -178,6 +188,10 @@ class FunctionServer:
         task = self._loop.create_task(self._loop.connect_accepted_socket(factory, sock))
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
+
+
+def _awaits_first_request(connection: Any) -> bool:
+    return isinstance(connection, FunctionProtocol) and connection.awaits_first_request
 
 
 def _config(app: Any, settings: Settings, lifespan: str) -> Config:
