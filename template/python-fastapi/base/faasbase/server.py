@@ -94,8 +94,9 @@ def _serve(
         provider = export.otlp_provider(settings, redactor)
         tracing.use_provider(provider)
     from .app import build_app
+    from .hosting import event_loop
     from .loading import load_handler
-    from .serving import FunctionServer, event_loop
+    from .serving import FunctionServer
 
     wanted = settings.access_log and settings.log_level in ("DEBUG", "INFO")
     access_log = logs.AccessLog(sys.stdout, settings.function_name, redactor) if wanted else None
@@ -148,10 +149,11 @@ def _fail(exc: Exception) -> None:
     if not logging.getLogger().handlers:
         # The settings themselves may be what is wrong.
         logs.configure(Settings(), os.environ)
-    cause = exc.__cause__ if isinstance(exc, StartError) else exc
+    cause = exc.__cause__ if isinstance(exc, FaasError) else exc
     shown = (type(cause), cause, cause.__traceback__) if cause is not None else None
+    what = "start failed" if isinstance(exc, StartError) else "failed"
     kind = "" if isinstance(exc, FaasError) else f"{type(exc).__name__}: "
-    logging.getLogger("faasbase").critical("start failed: %s%s", kind, exc, exc_info=shown)
+    logging.getLogger("faasbase").critical("%s: %s%s", what, kind, exc, exc_info=shown)
     _exit(1)
 
 

@@ -1,4 +1,4 @@
-"""uvicorn as this process runs it: on a socket that listens already, with a drain that loses nothing."""
+"""The life of the serving process: start, serve until told to stop, drain so that nothing is lost."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.config import Config
-from uvicorn.server import Server
-
 from . import metrics
 from .app import resources
-from .errors import StartError
+from .errors import FaasError, StartError
+from .hosting import close, lifespan_errors_are_ours, protocol_factory, start, uvicorn_server
 from .lifecycle import Lifecycle
 from .liveness import LivenessGuard
 from .loading import describe_failure
@@ -27,8 +25,6 @@ logger = logging.getLogger("faasbase")
 
 COLD_START = metrics.gauge("faas_cold_start_seconds", "Seconds from the first listen() until calls were served.")
 
-# A mesh's proxy keeps idle connections for up to an hour; whoever closes first must not be us.
-_KEEP_ALIVE_SECONDS = 3900
 _BEAT_SECONDS = 0.1
 # of-watchdog begins its own window at the same signal and may hand on a call at its very end.
 _WATCHDOG_MARGIN_SECONDS = 1.0
@@ -36,15 +32,6 @@ _SHUTDOWN_SECONDS = 5.0
 _DRAIN_TICK_SECONDS = 0.02
 # Who has connected within the window may still be about to send its request.
 _FIRST_REQUEST_SECONDS = 1.0
-
-
-def event_loop() -> asyncio.AbstractEventLoop:
-    """Return a uvloop loop, or asyncio's own where uvloop is not built."""
-    try:
-        import uvloop
-    except ModuleNotFoundError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 class FunctionServer:
@@ -63,8 +50,8 @@ class FunctionServer:
         self._lifecycle = lifecycle
         self._guard = guard
         self._flush = flush
-        self._server = Server(_config(app, settings, "auto"))
-        self._metrics = Server(_config(metrics.metrics_app(), settings, "off"))
+        self._server = uvicorn_server(app, settings, "auto")
+        self._metrics = uvicorn_server(metrics.metrics_app(), settings, "off")
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._adopting: set[asyncio.Task[Any]] = set()
@@ -78,9 +65,9 @@ class FunctionServer:
         """Serve until told to stop, drain, and return; raises StartError where start-up failed."""
         self._loop = asyncio.get_running_loop()
         async with resources(self._settings):
-            await _start(self._metrics, metrics_listener)
+            await start(self._metrics, metrics_listener)
             try:
-                await _start(self._server, listener)
+                await start(self._server, listener)
             except StartError as exc:
                 raise self._explained(exc) from self._app.lifespan_error
             self._guard.attach(self._adopt)
@@ -94,7 +81,7 @@ class FunctionServer:
             finally:
                 beating.cancel()
                 await asyncio.gather(beating, return_exceptions=True)
-                await _close(self._metrics)
+                await close(self._metrics)
 
     def _explained(self, exc: StartError) -> StartError:
         error = self._app.lifespan_error
@@ -126,7 +113,8 @@ class FunctionServer:
 
         Ctrl-C ends the window at once, and a second one the waiting too.
         """
-        logger.info("stopping: calls are taken for another %g s", self._settings.healthcheck_interval)
+        seconds = 0.0 if self._lifecycle.interrupted else self._settings.healthcheck_interval
+        logger.info("stopping: calls are taken for another %g s", seconds)
         flushing = asyncio.create_task(asyncio.to_thread(self._flush), name="flush")
         await self._window()
         for server in self._server.servers:
@@ -134,11 +122,16 @@ class FunctionServer:
         listener.close()
         await asyncio.to_thread(self._guard.stop)
         await self._finish_calls()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SHUTDOWN_SECONDS):
-                await self._server.lifespan.shutdown()
+        await self._end_lifespan()
         await flushing
         logger.info("stopped")
+
+    async def _end_lifespan(self) -> None:
+        with contextlib.suppress(TimeoutError), lifespan_errors_are_ours():
+            async with asyncio.timeout(_SHUTDOWN_SECONDS):
+                await self._server.lifespan.shutdown()
+        if error := self._app.lifespan_error:
+            raise FaasError(f"{describe_failure(error)} (in the lifespan)") from error
 
     async def _window(self) -> None:
         seconds = self._settings.healthcheck_interval
@@ -184,7 +177,7 @@ class FunctionServer:
     def _connect(self, sock: socket.socket) -> None:
         assert self._loop is not None  # noqa: S101
         self._guard.taken()
-        factory = _protocol_factory(self._server)
+        factory = protocol_factory(self._server)
         task = self._loop.create_task(self._loop.connect_accepted_socket(factory, sock))
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
@@ -192,58 +185,3 @@ class FunctionServer:
 
 def _awaits_first_request(connection: Any) -> bool:
     return isinstance(connection, FunctionProtocol) and connection.awaits_first_request
-
-
-def _config(app: Any, settings: Settings, lifespan: str) -> Config:
-    protocol = type(
-        "Protocol",
-        (FunctionProtocol,),
-        {"read_timeout": settings.read_timeout, "max_header_bytes": settings.max_header_bytes},
-    )
-    return Config(
-        app,
-        http=protocol,
-        ws=_websocket_protocol,  # type: ignore[arg-type]
-        lifespan=lifespan,  # type: ignore[arg-type]
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-    )
-
-
-def _websocket_protocol(**arguments: Any) -> Any:
-    """Make the protocol of one WebSocket; its library is imported by the first one only."""
-    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-
-    return WebSocketsSansIOProtocol(**arguments)
-
-
-def _protocol_factory(server: Server) -> Callable[[], FunctionProtocol]:
-    config, state = server.config, server.server_state
-    return lambda: config.http_protocol_class(  # type: ignore[call-arg,return-value]
-        config=config, server_state=state, app_state=server.lifespan.state
-    )
-
-
-async def _start(server: Server, listener: socket.socket) -> None:
-    server.config.load()
-    server.lifespan = server.config.lifespan_class(server.config)
-    # What fails here becomes the one line that the process ends with.
-    errors = logging.getLogger("uvicorn.error")
-    errors.disabled = True
-    await server.lifespan.startup()
-    errors.disabled = False
-    if server.lifespan.should_exit:
-        raise StartError("the function's lifespan failed at start-up")
-    loop = asyncio.get_running_loop()
-    server.servers = [await loop.create_server(_protocol_factory(server), sock=listener, backlog=2048)]
-
-
-async def _close(server: Server) -> None:
-    for listening in server.servers:
-        listening.close()
-    for connection in list(server.server_state.connections):
-        connection.shutdown()
