@@ -19,6 +19,6 @@ RUN python3 -m venv /opt/venv \
  && pip install --require-hashes -r /opt/faasbase/requirements.txt \
  && pip wheel --no-deps --wheel-dir /opt/faasbase/wheel /opt/faasbase \
  && pip install --no-deps /opt/faasbase/wheel/*.whl \
- && echo "faasbase @ file://$(ls /opt/faasbase/wheel/*.whl)" > /opt/faasbase/constraints.txt \
+ && echo "faasbase @ file://$(ls /opt/faasbase/wheel/*.whl)" > /opt/faasbase/pin.txt \
  && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash \
       "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" /opt/venv/lib

@@ -6,6 +6,7 @@ PORT ?= 8080
 PYTHON ?= python3
 TEMPLATE := template/python-fastapi
 BIN := .venv/bin
+LOCK := $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-package faasbase
 SOURCES := $(TEMPLATE) functions tests
 
 help: ## List the targets
@@ -40,10 +41,9 @@ deploy: ## Build, push and deploy every function with faas-cli
 	faas-cli up -f stack.yml
 
 lock: .venv ## Renew the pinned and hashed requirements
-	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-package faasbase --extra otel $(TEMPLATE)/base/pyproject.toml -o $(TEMPLATE)/base/requirements.txt
-	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-package faasbase -c $(TEMPLATE)/base/requirements.txt --group dev -o tests/requirements.txt
+	$(LOCK) --extra otel $(TEMPLATE)/base/pyproject.toml -o $(TEMPLATE)/base/requirements.txt
+	$(LOCK) -c $(TEMPLATE)/base/requirements.txt --group dev -o tests/requirements.txt
+	$(LOCK) -c $(TEMPLATE)/base/requirements.txt --group local -o $(TEMPLATE)/local/requirements.txt
 
 clean: ## Remove what the other targets made
 	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis

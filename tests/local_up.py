@@ -89,7 +89,7 @@ class Up:
             wait_until(lambda: "Ctrl-C stops" in self.output() or self._ended(), "started", self._start_seconds)
             assert not self._ended(), self.output()
         except BaseException:
-            self._end()
+            self.stop()
             raise
         return self
 
@@ -97,7 +97,7 @@ class Up:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End it as Ctrl-C does, and show what it wrote when the test has failed."""
-        self._end()
+        self.stop()
         if error is not None:
             error.add_note(self.output()[-SHOWN_CHARACTERS:])
 
@@ -139,7 +139,8 @@ class Up:
     def _ended(self) -> bool:
         return self._child.poll() is not None
 
-    def _end(self) -> None:
+    def stop(self) -> None:
+        """End it as Ctrl-C does, or by force where that takes too long."""
         if not self._ended():
             self.send_signal(signal.SIGINT)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_up import Up, local_module, make_project, run_up
+from tests.local_up import Up, local_module, make_project, processes_below, run_up, wait_until
 from tests.staging import TEMPLATE
 from tests.wire import call
 
@@ -87,6 +88,19 @@ def test_index_that_does_not_answer_is_said_with_a_way_out(tmp_path: Path) -> No
     assert "--python PATH" in ended.stderr
     # An environment that was not finished is not taken for one.
     assert not list((project / "build").rglob("complete"))
+
+
+def test_interrupt_ends_an_installation_with_all_its_processes(tmp_path: Path) -> None:
+    project = make_project(tmp_path, {"fn": HANDLER})
+    local = Up(project, ["--port", "0"], {})
+    try:
+        wait_until(lambda: len(processes_below(project)) > 1, "installing")
+        local.send_signal(signal.SIGINT)
+        assert local.wait(5) == 130
+        wait_until(lambda: not processes_below(project), "all ended", 1.5)
+        assert not list((project / "build").rglob("complete"))
+    finally:
+        local.stop()
 
 
 def test_python_without_venv_is_told_which_package_to_install() -> None:

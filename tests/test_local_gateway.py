@@ -163,11 +163,14 @@ async def test_request_for_a_tunnel_is_refused(local: Up) -> None:
     assert (await call(local.port, "/function/echo", method="CONNECT")).status == 405
 
 
-async def test_calls_through_the_gateway_take_no_extra_time(local: Up) -> None:
-    await call(local.port, "/function/echo")
-    seconds = sorted([(await call(local.port, "/function/echo")).seconds for _ in range(30)])
-    # Each answer would be 40 ms late if either side waited for acknowledgements before it sent the next piece.
-    assert seconds[len(seconds) // 2] < 0.03
+async def test_calls_on_one_connection_take_no_extra_time(local: Up) -> None:
+    seconds = []
+    async with opened(local.port) as connection:
+        for _ in range(30):
+            await connection.send(request_bytes("POST", "/function/echo?bytes=1", {}, b"x" * 5000))
+            seconds.append((await connection.answer()).seconds)
+    # Each would take 40 ms more if either side waited for acknowledgements before it sends the next piece.
+    assert sorted(seconds)[len(seconds) // 2] < 0.03
 
 
 async def test_other_paths_have_the_gateways_answers(local: Up) -> None:

@@ -192,8 +192,10 @@ async def test_line_of_700_kilobytes_hangs_nothing(function: Process) -> None:
     assert "x" * 700_000 in await function.log_line("x" * 700_000)
 
 
-async def test_log_level_is_taken(function: Process) -> None:
-    """``LOG_LEVEL`` is the least level that is written."""
+async def test_log_level_is_taken() -> None:
+    """``LOG_LEVEL`` is the least level that is written, the lines of calls included."""
     async with run_function(HANDLER, LOG_LEVEL="error") as quiet:
+        # What the first call leaves is written before the second is answered.
         await call(quiet.port, "/levels")
+        await call(quiet.port, "/nowhere")
         assert [line["message"] for line in quiet.logs()] == ["at error"]

@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from faasbase.redaction import Redactor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from faasbase.redaction import Redactor
 
 LINE_CHARACTERS = 700_000
 secrets = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Z"]), min_size=6, max_size=60)
@@ -91,9 +92,9 @@ def test_missing_folder_is_no_secret(tmp_path: Path) -> None:
     ],
 )
 def test_search_takes_linear_time(tmp_path: Path, piece: str) -> None:
-    """Nobody can stop a function with a long line: 700 kB of anything cost a fraction of a second."""
+    """Nobody can stop a function with a long line: 700 kB of anything cost a fraction of a second, not minutes."""
     redactor = Redactor(tmp_path, {"API_TOKEN": "canary-4711"})
     line = piece * (LINE_CHARACTERS // len(piece))
     start = time.perf_counter()
     redactor.text(line)
-    assert time.perf_counter() - start < 1.0
+    assert time.perf_counter() - start < 3.0

@@ -121,8 +121,7 @@ async def test_pieces_arrive_when_they_are_sent(function: Process, path: str) ->
     first, *_, last = moments(answer)
     assert answer.status == 200
     assert len(answer.pieces) == 3
-    assert first < 0.25
-    assert last > 0.5
+    assert last - first > 0.4
 
 
 async def test_server_sent_events_are_announced_as_such(function: Process) -> None:

@@ -1,4 +1,8 @@
-"""The contract table: what a function's process answers, row by row, beside what of-watchdog answers."""
+"""
+The contract table: what a function's process answers, row by row, beside what of-watchdog answers.
+
+``python -m tests.contract`` prints it; `tests/test_contract.py` replays it against both.
+"""
 
 from tests.contract import (
     rows_calls,

@@ -13,6 +13,7 @@ from tests.child import Process
 from tests.contract.table import (
     CLOSED,
     EITHER,
+    AskFirst,
     Call,
     Differs,
     Exits,
@@ -73,6 +74,8 @@ class Replay:
                 await asyncio.sleep(for_seconds)
             case SlowBody():
                 await self.slow_body(step)
+            case AskFirst():
+                await self.ask_first(step)
             case Pause(seconds):
                 await asyncio.sleep(seconds)
             case _:
@@ -120,6 +123,16 @@ class Replay:
         data = request_bytes("POST", step.path, headers, b"half", close=True)
         answer = await _ask(self.process.port, data, "POST")
         compare(answer, self.pick(step.expected), f"half a body to {step.path}")
+
+    async def ask_first(self, step: AskFirst) -> None:
+        """Send a body only when the other side has said that it wants it."""
+        headers = {"Content-Length": str(len(step.body)), "Expect": "100-continue"}
+        async with opened(self.process.port) as connection:
+            await connection.send(request_bytes("POST", step.path, headers, close=True))
+            status, _ = await asyncio.wait_for(connection.head(), 5)
+            assert status == 100, f"{status} before the body"
+            await connection.send(step.body)
+            compare(await connection.answer(method="POST"), step.expected, f"body to {step.path}")
 
     async def exits(self, step: Exits) -> None:
         """Wait for the end and compare status and time."""

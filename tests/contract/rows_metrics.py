@@ -45,7 +45,7 @@ ROWS = (
         SOURCE,
         (
             _metrics(r"http_requests_in_flight 0(\.0)?"),
-            Hold(Call("/sleep?seconds=0.5", Expected(200)), 0.2),
+            Hold(Call("/sleep?seconds=1.0", Expected(200)), 0.2),
             _metrics(r"http_requests_in_flight 1(\.0)?"),
         ),
     ),
@@ -53,13 +53,13 @@ ROWS = (
         "refused and timed out calls are counted as they were answered",
         SOURCE,
         (
-            Hold(Call("/sleep?seconds=5", Expected(504, seconds=(0.3, 1.5))), 0.1),
+            Hold(Call("/sleep?seconds=5", Expected(504, seconds=(0.9, 3.0))), 0.1),
             Call("/", Expected(429)),
             Call("/_/health", Expected(200)),
             Call("/_/ready", Expected(429)),
             _metrics(r'http_requests_total\{code="429",method="get"\} 1(\.0)?'),
         ),
-        {"max_inflight": "1", "exec_timeout": "500ms"},
+        {"max_inflight": "1", "exec_timeout": "1s"},
     ),
     Row(
         "an unusual verb makes no new series",

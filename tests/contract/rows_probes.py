@@ -17,7 +17,7 @@ UNHEALTHY = Expected(503)
 READY = Expected(200)
 NOT_READY = Expected(503)
 REFUSED_VERB = Expected(405)
-SLEEP = Call("/sleep?seconds=0.6", Expected(200, body="slept"))
+SLEEP = Call("/sleep?seconds=1.0", Expected(200, body="slept"))
 MUX = "of-watchdog pkg/watchdog.go: routes; net/http ServeMux"
 
 ROWS = (

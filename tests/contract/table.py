@@ -77,6 +77,15 @@ class SlowBody:
 
 
 @dataclass(frozen=True)
+class AskFirst:
+    """Announce *body* with ``Expect: 100-continue``, wait for the interim answer, send it and compare the answer."""
+
+    path: str
+    expected: Expected
+    body: bytes
+
+
+@dataclass(frozen=True)
 class Signal:
     """Send a signal to the process that Kubernetes would signal."""
 
@@ -140,7 +149,7 @@ class Only:
     step: Step
 
 
-Step = Call | Hold | SlowBody | Signal | Pause | Exits | LivesOn | LockFile | Write | Remove | Refused | Only
+Step = Call | Hold | SlowBody | AskFirst | Signal | Pause | Exits | LivesOn | LockFile | Write | Remove | Refused | Only
 
 
 @dataclass(frozen=True)

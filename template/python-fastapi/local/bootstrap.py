@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ports import PortTakenError, bind_gateway
 from terminal import Terminal
 
 HERE = Path(__file__).resolve().parent
+INTERRUPTED = 130
 STATE_FOLDER = Path("build", ".local")
 """Everything that ``up`` writes, below the project; faas-cli's ``.gitignore`` already leaves ``build`` out."""
 
@@ -22,14 +23,17 @@ def bootstrap(arguments: Sequence[str]) -> int:
     """Become the supervisor, in an interpreter that has its requirements; return an exit status where that fails."""
     options = parse_options(arguments)
     terminal = Terminal()
+    environments = Environments(STATE_FOLDER.absolute() / "environments", terminal.say)
     try:
         _check(options)
-        python = options.python or _gateway_python(terminal)
+        python = options.python or _gateway_python(environments)
     except (FileNotFoundError, PortTakenError, InstallError) as error:
+        if environments.stopped:
+            return INTERRUPTED
         terminal.complain(str(error))
         return 1
-    except KeyboardInterrupt:
-        return 130
+    if environments.stopped:
+        return INTERRUPTED
     return os.execv(python, [str(python), str(HERE / "supervisor.py"), *arguments])  # noqa: S606  # no shell is wanted
 
 
@@ -43,10 +47,11 @@ def _check(options: Options) -> None:
     bind_gateway(options.port).close()
 
 
-def _gateway_python(terminal: Terminal) -> Path:
-    environments = Environments(STATE_FOLDER.absolute() / "environments", terminal.say)
-    return environments.for_gateway(Path(HERE, "requirements.txt"))
+def _gateway_python(environments: Environments) -> Path:
+    def interrupt(number: int, frame: object) -> None:
+        environments.stop()
 
-
-if __name__ == "__main__":
-    sys.exit(bootstrap(sys.argv[1:]))
+    # Not KeyboardInterrupt, which may come between the making of a process and the moment it is known.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    return environments.for_gateway(HERE / "requirements.txt")

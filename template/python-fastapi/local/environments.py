@@ -63,6 +63,11 @@ class Environments:
         inputs = [lock.read_bytes(), (base / "pyproject.toml").read_bytes(), wanted]
         return self._made("functions", inputs, install)
 
+    @property
+    def stopped(self) -> bool:
+        """Tell whether `stop` was called."""
+        return self._installation.stopped
+
     def stop(self) -> None:
         """End an installation that is under way and begin no other; it raises `InstallError` in its thread."""
         self._installation.stop()

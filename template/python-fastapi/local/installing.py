@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -49,23 +50,26 @@ class Installation:
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
         self._child: subprocess.Popen[str] | None = None
-        self._stopped = False
+        self._inherited: tuple[int, ...] = ()
+        self.stopped = False
 
     def run(self, title: str, command: Sequence[str]) -> None:
         """Run one step to its end; raise `InstallError` when it fails."""
         started = time.monotonic()
-        if self._stopped:
+        if self.stopped:
             raise InstallError(title, "stopped")
         status, output = self._run(title, command)
+        if self.stopped:
+            raise InstallError(title, "stopped")
         if status != 0:
             raise failure_of(title, output)
         self._report(f"  {title}: {time.monotonic() - started:.1f} s")
 
     def stop(self) -> None:
         """End the step that runs and begin no other."""
-        self._stopped = True
+        self.stopped = True
         if self._child is not None:
-            self._child.kill()
+            _kill_group(self._child)
 
     @contextmanager
     def exclusive(self, path: Path) -> Iterator[None]:
@@ -76,9 +80,10 @@ class Installation:
         """
         with path.open("w") as lock:
             while not _locked(lock):
-                if self._stopped:
+                if self.stopped:
                     raise InstallError("environment", "stopped")
                 time.sleep(LOCK_POLL_SECONDS)
+            self._inherited = (lock.fileno(),)
             yield
 
     def _run(self, title: str, command: Sequence[str]) -> tuple[int, str]:
@@ -89,16 +94,29 @@ class Installation:
             stderr=subprocess.STDOUT,
             text=True,
             env=pip_environ(os.environ),
+            # pip has children, which would go on without it.
+            start_new_session=True,
+            # It holds the lock too: if this process is killed, the next one waits until pip has ended.
+            pass_fds=self._inherited,
         )
+        if self.stopped:
+            # Told while the process was being made, and nobody knew it yet.
+            _kill_group(child)
         try:
             output, _ = child.communicate(timeout=STEP_SECONDS)
         except subprocess.TimeoutExpired as error:
             raise InstallError(title, f"not finished after {STEP_SECONDS:.0f} s") from error
         finally:
             # Ctrl-C and the deadline leave it running otherwise.
-            child.kill()
-            child.wait()
+            if child.returncode is None:
+                _kill_group(child)
+                child.wait()
         return child.returncode, output
+
+
+def _kill_group(child: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def _locked(lock: TextIO) -> bool:

@@ -74,9 +74,10 @@ async def _run(
         (at_once if stop.is_set() else stop).set()
 
     for number in STOP_SIGNALS:
-        # Ignored is what nohup makes of SIGHUP, and it should stay so.
-        if signal.getsignal(number) != signal.SIG_IGN:
-            asyncio.get_running_loop().add_signal_handler(number, stop_or_hurry)
+        if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+            # nohup's wish.
+            continue
+        asyncio.get_running_loop().add_signal_handler(number, stop_or_hurry)
     state = Path.cwd() / STATE_FOLDER
     running = Running(selection, options, state, listener, timeout_seconds, terminal)
     return await running.run(stop, at_once)

@@ -65,7 +65,7 @@ def _run(settings: Settings) -> None:
     wake: list[Callable[[], Any]] = []
     _handle_signals(lifecycle, wake)
     listener = listen(settings.host, settings.port)
-    metrics_listener = listen(settings.host if settings.behind_watchdog else "", settings.metrics_port, "metrics_port")
+    metrics_listener = listen(settings.metrics_host, settings.metrics_port, "metrics_port")
     _write_lock(lifecycle)
     guard = LivenessGuard(listener, lifecycle)
     guard.start()

@@ -28,7 +28,9 @@ class Settings:
     root_path: str = ""
     """Where the gateway serves the function, so that links and ``/docs`` work behind it: ``/function/<name>``."""
     host: str = ""
-    """Address to listen on; empty means every address of both families."""
+    """Address for calls: ``LISTEN_HOST``, or that of ``upstream_url``; empty is every address of both families."""
+    metrics_host: str = ""
+    """``LISTEN_HOST``: also behind of-watchdog, where calls come over the loopback, Prometheus comes from outside."""
     port: int = 8080
     metrics_port: int = 8081
     """of-watchdog's own port is 8081 and cannot be moved, hence 8082 behind it."""
@@ -94,8 +96,9 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     defaults = Settings()
     name = _function_name(read)
     namespace = read.text("OPENFAAS_NAMESPACE") or None
+    listen_host = read.text("LISTEN_HOST")
     upstream = read.text("http_upstream_url", read.text("upstream_url"))
-    host, port = _upstream(upstream) if upstream else ("", read.port("port", defaults.port))
+    host, port = _upstream(upstream) if upstream else (listen_host, read.port("port", defaults.port))
     write_timeout = read.seconds("write_timeout", defaults.write_timeout)
     if write_timeout == 0:
         raise SettingError("write_timeout", "must be over 0s")
@@ -107,6 +110,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         namespace=namespace,
         root_path=read.parsed("ROOT_PATH", _root_path, f"/function/{name}"),
         host=host,
+        metrics_host=listen_host,
         port=port,
         metrics_port=read.port("metrics_port", 8082 if upstream else defaults.metrics_port),
         behind_watchdog=bool(upstream),
