@@ -8,11 +8,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import faasbase
 import pytest
 import yaml
-from faasbase.durations import parse_duration
 
+import faasbase
+from faasbase.durations import parse_duration
 from tests.staging import BASE, FUNCTIONS, ROOT, TEMPLATE
 
 STACK: dict[str, Any] = yaml.safe_load((ROOT / "stack.yml").read_text())["functions"]

@@ -23,7 +23,7 @@ from tests.local_up import processes_below, wait_until
 from tests.staging import BASE, ROOT
 
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS: list[str] = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 # Environments are installed from an index here, which takes its time.
 INSTALL_SECONDS = 240.0
 
@@ -37,7 +37,7 @@ def _command(*words: str) -> str:
 
 def _python(word: str) -> str:
     """Return the README's Python block in which *word* stands."""
-    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    blocks: list[str] = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     return next(block for block in blocks if word in block)
 
 
@@ -152,7 +152,7 @@ def test_template_is_pinned_by_a_git_ref_and_staged_for_a_build(tmp_path: Path) 
 
 def test_python_of_the_readme_imports_what_exists() -> None:
     """Every name that a snippet takes from faasbase is public."""
-    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    blocks: list[str] = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     imports = [line for block in blocks for line in block.splitlines() if line.startswith("from faasbase")]
     assert len(imports) >= 4
     environ = {**os.environ, "PYTHONPATH": str(BASE)}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from faasbase.errors import HandlerError, SettingError
 from faasbase.testing import captured_spans, client, memory_backends
 

@@ -18,7 +18,7 @@ listener.bind(("127.0.0.1", urlsplit(SETTINGS["upstream_url"]).port or 0))
 listener.listen(2048)
 
 import uvicorn  # noqa: E402  # calls that arrive during the imports wait at the listening socket
-from function.handler import app  # noqa: E402
+from function.handler import app  # type: ignore[attr-defined]  # noqa: E402
 
 
 def parse(duration: str) -> float:
