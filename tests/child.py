@@ -51,6 +51,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                # A group of its own, so that what it starts can be ended with it.
                 start_new_session=True,
             )
         started.append(self)
@@ -120,6 +121,7 @@ class Process:
 
     def dispose(self, patience_seconds: float = 3.0) -> None:
         """End it in whatever state it is, and everything it started; keep the output."""
+        # SIGINT first: it drains without a window, and a measured process writes its coverage.
         if self.status is None:
             self.send_signal(signal.SIGINT)
             self._ended_within(patience_seconds)

@@ -187,6 +187,7 @@ class Corpus:
         verb = self._random.choice(VERBS)
         return Attack(f"{verb} {self._random.choice(PATHS)} HTTP/1.1\r\nHost: h\r\n\r\n".encode(), method=verb)
 
+    # A few bytes wrong in an otherwise valid request come closest to what parsers get wrong.
     def _mutated(self) -> Attack:
         data = bytearray(self._valid(self._random.randrange(1000)).data)
         for _ in range(self._random.randint(1, 6)):

@@ -13,6 +13,7 @@ from tests.wire import Connection, WireError, connect, request_bytes
 
 MAX_POOLED = 16
 MAX_OPEN_CALLS = 2000
+# Most calls are short, so that two hundred a second do not pile up; every twentieth takes three seconds.
 SECONDS = (*[0.0] * 16, 0.1, 0.3, 1.0, 3.0)
 BODY_BYTES = (0, 0, 1, 100, 10_000, 100_000)
 

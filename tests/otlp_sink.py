@@ -101,6 +101,7 @@ class _Receiver(BaseHTTPRequestHandler):
         body = self.rfile.read(min(length, MAX_BODY_BYTES))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
+        # Anything else would be an exporter with other settings than the ones documented.
         known = self.path == "/v1/traces" and self.headers["Content-Type"] == "application/x-protobuf"
         if known:
             self.sinks[self.connection.getsockname()[1]].receive(body)

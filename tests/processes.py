@@ -119,8 +119,10 @@ def function_environ(folder: Path, env: Mapping[str, str | None]) -> dict[str, s
         "TMPDIR": str(folder / "tmp"),
         "FAAS_SECRETS_DIR": str(folder / "secrets"),
         "STORAGE_URL": f"file://{folder / 'objects'}",
+        # Without a name the host's would be taken, which differs from machine to machine.
         "OPENFAAS_NAME": "probe",
         "EVENTS_HTTP_PUBLIC": "true",
+        # The default of five seconds would make every stop take them.
         "healthcheck_interval": "200ms",
         "write_timeout": "10s",
         "port": str(free_port()),

@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "template" / "python-fastapi"
 BASE = TEMPLATE / "base"
 FUNCTIONS = ROOT / "functions"
+# What belongs to the image's base and to the developer's machine never enters a function.
 LEFT_OUT = shutil.ignore_patterns("base", "local", "__pycache__", "*.pyc")
 
 

@@ -3,15 +3,19 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import ClassVar
 
 import anyio
 import anyio.lowlevel
 import pytest
 from pydantic import TypeAdapter
 
-from faasbase.caching import Cache, CacheBackend, CacheError, activate_cache, current_cache, open_cache
+from faasbase.app import resources
+from faasbase.caching import Cache, CacheBackend, CacheError, activate_cache, backend, current_cache, open_cache
 from faasbase.caching.memory import MemoryCache
 from faasbase.errors import SettingError
+from faasbase.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -254,3 +258,30 @@ def test_unusable_url_stops_the_start_and_is_not_shown(url: str) -> None:
         open_cache(url)
     assert caught.value.name == "CACHE_URL"
     assert "s3cret" not in str(caught.value)
+
+
+class SharedCache(MemoryCache):
+    """One place for the entries of several functions, as a server is; it keeps them when a function ends."""
+
+    opened: ClassVar[list["SharedCache"]] = []
+
+    @classmethod
+    def from_url(cls, url: str) -> "SharedCache":
+        cls.opened = cls.opened or [cls()]
+        return cls.opened[0]
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_functions_that_share_a_server_do_not_share_entries(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The modules of all handlers are called function.handler, so that equal functions have equal keys."""
+    monkeypatch.setitem(backend.BACKENDS, "shared", f"{__name__}:SharedCache")
+    found = list[int]()
+    for name in ("shop", "bank", "shop"):
+        settings = Settings(function_name=name, cache_url="shared://", storage_url=f"file://{tmp_path}")
+        async with resources(settings):
+            found.append(await load(current_cache(), Loads(len(found)), "function.handler.total:v1:0"))
+    assert found == [0, 1, 0]

@@ -1,12 +1,15 @@
 """`@cached` as functions use it, on ``async def`` and on ``def``."""
 
 import asyncio
+import logging
+import math
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import pytest
 from anyio import to_thread
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from faasbase.caching import activate_cache, cached, open_cache
 
@@ -69,13 +72,85 @@ async def test_bytes_of_any_value_survive() -> None:
     assert await blob() == {"a": bytes(range(256))}
 
 
-async def test_result_that_is_not_what_its_annotation_says_is_a_type_error() -> None:
+async def test_nan_and_infinity_survive() -> None:
     @cached(ttl=60)
-    async def number() -> int:
-        return "seven"  # type: ignore[return-value]
+    async def bounds() -> tuple[float, float]:
+        return (math.nan, -math.inf)
 
-    with pytest.raises(TypeError, match="annotation"):
-        await number()
+    await bounds()
+    low, high = await bounds()
+    assert (math.isnan(low), high) == (True, -math.inf)
+
+
+class Measured(BaseModel):
+    number: float | str | None = None
+    raw: bytes = b""
+    parts: list["Measured"] = Field(default_factory=list)
+
+
+class Strict(BaseModel):
+    number: float
+
+
+class Untold:
+    """A value that JSON knows nothing of."""
+
+
+UNFIT: list[tuple[object, Any]] = [
+    (Strict, Strict(number=math.nan)),
+    (Measured, Measured(number=math.nan)),
+    (Measured, Measured(parts=[Measured(number=1), Measured(number=math.inf)])),
+    (Measured, Measured(raw=b"\xff\xfe")),
+    (dict[str, Measured], {"a": Measured(raw=b"\xff")}),
+    (int, "seven"),
+    (str, "\ud800"),
+    (object, Untold()),
+    (list[object], [Untold()]),
+    (Strict, {"number": 1.0}),
+]
+
+
+@pytest.mark.parametrize(("returns", "value"), UNFIT)
+async def test_value_that_json_cannot_carry_is_returned_and_not_cached(
+    returns: object, value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cache adds no error: the function works as without it, and one line says why it runs each time."""
+    runs = list[int]()
+
+    @cached(ttl=60)
+    async def odd(number: int) -> returns:  # type: ignore[valid-type]
+        runs.append(number)
+        await anyio.sleep(0.01)
+        return value
+
+    @cached(ttl=60)
+    def odd_too() -> returns:  # type: ignore[valid-type]
+        runs.append(0)
+        return value
+
+    with caplog.at_level(logging.WARNING, "faasbase"):
+        assert await odd(1) is value
+        assert await odd(2) is value
+        first, second = await asyncio.gather(odd(3), odd(3))
+        assert (first is value, second is value) == (True, True)
+        assert runs == [1, 2, 3]
+        assert await to_thread.run_sync(odd_too) is value
+        assert await to_thread.run_sync(odd_too) is value
+    assert runs == [1, 2, 3, 0, 0]
+    lines = [line for line in caplog.messages if "odd" in line]
+    assert (len(lines), len([line for line in lines if "odd_too" in line])) == (2, 1)
+
+
+async def test_none_of_a_model_is_cached_as_ever() -> None:
+    runs = list[int]()
+
+    @cached(ttl=60)
+    async def measured() -> dict[int, Measured]:
+        runs.append(1)
+        return {7: Measured(number=None, parts=[Measured(number="null")])}
+
+    assert await measured() == await measured()
+    assert runs == [1]
 
 
 async def test_arguments_of_all_kinds_tell_entries_apart() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,18 @@ pytestmark = pytest.mark.anyio
 
 # One handler with every row that the official documentation shows, chosen by the path.
 HANDLER = """
-import json
+from starlette.responses import PlainTextResponse
+
+FRAMING = {
+    "Content-Length": "5",
+    "transfer-encoding": "chunked",
+    "Connection": "keep-alive, upgrade",
+    "Keep-Alive": "timeout=999",
+    "Upgrade": "h2c",
+    "Trailer": "Expires",
+    "TE": "trailers",
+    "X-Kind": "kept",
+}
 
 
 def handle(event, context):
@@ -67,6 +78,20 @@ ANSWERS = {
     "/bytes": lambda e, c: {"body": bytes(range(256)), "headers": {"Content-Type": "image/png"}},
     "/plain-bytes": lambda e, c: {"body": bytes(range(256))},
     "/echo": lambda e, c: {"body": e.body},
+    "/listed": lambda e, c: {
+        "body": {
+            "query": sorted(e.query),
+            "arguments": len(e.query),
+            "headers": sorted(e.headers.keys()),
+            "pairs": ["X-Custom", "yes"] in [list(pair) for pair in e.headers.items()],
+            "names": [name for name in e.headers if name.startswith("X-")],
+        }
+    },
+    "/starlette": lambda e, c: PlainTextResponse("from Starlette", 203),
+    "/framed": lambda e, c: {"body": "hello, world", "headers": FRAMING},
+    "/framed-pairs": lambda e, c: {"body": "hello", "headers": list(FRAMING.items())},
+    "/framed-tuple": lambda e, c: ("made", 200, FRAMING),
+    "/flask-tuple": lambda e, c: ({"made": True}, "202", [("X-Kind", "pairs")]),
     "/crash": lambda e, c: 1 / 0,
 }
 """
@@ -141,6 +166,42 @@ async def test_event_and_context_have_the_official_fields(function: Process) -> 
     }
 
 
+async def test_event_can_be_listed(function: Process) -> None:
+    """Headers by the names that Flask gives them, arguments each once."""
+    answer = await call(function.port, "/listed?b=1&a=2&b=3", headers={"X-Custom": "yes"})
+    assert answer.json() == {
+        "query": ["a", "b"],
+        "arguments": 2,
+        "headers": ["Connection", "Host", "X-Custom"],
+        "pairs": True,
+        "names": ["X-Custom"],
+    }
+
+
+async def test_other_responses_are_sent_as_they_are(function: Process) -> None:
+    """Starlette's own, and Flask's tuple with a status as text and headers as pairs."""
+    starlette = await call(function.port, "/starlette")
+    pairs = await call(function.port, "/flask-tuple")
+    assert (starlette.status, starlette.text) == (203, "from Starlette")
+    assert (pairs.status, pairs.json(), pairs.header("x-kind")) == (202, {"made": True}, "pairs")
+
+
+@pytest.mark.parametrize(("method", "status"), [("OPTIONS", 204), ("PROPFIND", 405)])
+async def test_verbs_are_told(function: Process, method: str, status: int) -> None:
+    """``Allow`` names the served ones."""
+    answer = await call(function.port, "/dict", method=method)
+    assert answer.status == status
+    assert {"GET", "POST", "DELETE"} <= set((answer.header("allow") or "").split(", "))
+
+
+async def test_body_over_the_limit_is_refused() -> None:
+    """The classic form has no body model, and the same limit."""
+    async with run_function(HANDLER, MAX_BODY_BYTES="1000") as function:
+        head = {"Transfer-Encoding": "chunked"}
+        body = b"7d0\r\n" + b"x" * 2000 + b"\r\n0\r\n\r\n"
+        assert (await call(function.port, "/echo", method="POST", headers=head, body=body)).status == 413
+
+
 async def test_missing_query_argument_is_the_callers_mistake(function: Process) -> None:
     """``event.query['name']`` without a name is 400, as with Flask."""
     headers = {"X-Custom": "yes"}
@@ -202,11 +263,31 @@ async def test_async_classic_handler() -> None:
         assert (answer.status, answer.text) == (202, "PATCH")
 
 
+# In the official template the handler runs inside a Flask view, so that these need no application of their own.
 FLASK = """
-from flask import Response, jsonify, make_response
+import time
+
+from flask import Response, jsonify, make_response, request
 
 
 def handle(event, context):
+    if event.path.startswith("/seen"):
+        return jsonify(
+            path=request.path,
+            q=request.args["q"],
+            length=request.content_length,
+            body=request.get_data(as_text=True),
+            custom=request.headers["X-Custom"],
+        )
+    if event.path.startswith("/closing"):
+        pieces = (piece for piece in ("sent ", "in ", "pieces"))
+        response = Response(pieces if event.path.endswith("stream") else "sent")
+        response.call_on_close(lambda: print("closed", event.path))
+        return response, 202, {"Content-Length": "3", "Connection": "keep-alive"}
+    if event.path == "/endless":
+        response = Response(endless())
+        response.call_on_close(lambda: print("closed", event.path))
+        return response
     if event.path == "/stream":
         return Response((f"{n}\\n" for n in range(3)), mimetype="text/event-stream")
     if event.path == "/tuple":
@@ -215,6 +296,15 @@ def handle(event, context):
     response.headers["X-Kind"] = "flask"
     response.set_cookie("a", "1")
     return response
+
+
+def endless():
+    try:
+        while True:
+            yield "tick"
+            time.sleep(0.1)
+    finally:
+        print("endless is over")
 """
 
 
@@ -233,16 +323,71 @@ async def test_flask_responses_are_sent_as_they_are() -> None:
     assert (wrapped.status, wrapped.header("x-kind")) == (202, "tuple")
 
 
-OFFICIAL = os.environ.get("OFFICIAL_TEMPLATES", "")
+async def test_framing_is_ours_and_not_the_handlers(function: Process) -> None:
+    """A second Content-Length, or one that lies, would let what follows on the connection be misread."""
+    framing = {"content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "trailer", "te"}
+    for path, body in (("/framed", "hello, world"), ("/framed-pairs", "hello"), ("/framed-tuple", "made")):
+        answer = await call(function.port, path)
+        names = [name for name, _ in answer.headers if name in framing]
+        assert (answer.text, names.count("content-length"), answer.header("x-kind")) == (body, 1, "kept")
+        assert answer.header("content-length") == str(len(body))
+        assert set(names) <= {"content-length", "connection"}
+        assert (answer.header("connection") or "close").lower() == "close"
 
-if OFFICIAL:
 
-    @pytest.mark.parametrize("template", ["python3-http", "python3-http-debian"])
-    async def test_official_sample_handler_runs_byte_for_byte(template: str) -> None:
-        """``OFFICIAL_TEMPLATES`` names a checkout of openfaas/python-flask-template; its samples run as they are."""
-        folder = Path(OFFICIAL) / "template" / template / "function"
-        async with run_function(folder) as function:
-            answer = await call(function.port, "/")
-            staged = (function.folder / "function" / "handler.py").read_bytes()
-        assert (answer.status, answer.text) == (200, "Hello from OpenFaaS!")
-        assert staged == (folder / "handler.py").read_bytes()
+async def test_query_of_any_bytes_and_any_host_are_read(function: Process) -> None:
+    """Neither is the handler's own mistake."""
+    headers = {"X-Custom": "yes", "Host": "[not-an-address:port"}
+    answer = await call(function.port, "/event?name=%ff%E4%BD%A0", headers=headers)
+    assert (answer.status, answer.json()["name"]) == (200, "\ufffd\u4f60")
+
+
+async def test_flask_sees_the_call_as_it_came() -> None:
+    """A path in UTF-8, several headers of one name, and no header that passes for another one's."""
+    async with run_function(FLASK) as function:
+        headers = {"Content_Length": "1", "X_Custom": "spoofed", "X-Custom": "yes", "Host": "shop.example:port"}
+        path = "/seen/%E4%BD%A0/%ff?q=%E4%BD%A0"
+        answer = await call(function.port, path, method="POST", headers=headers, body=b"hello")
+    assert answer.json() == {
+        "path": "/seen/\u4f60/\ufffd",
+        "q": "\u4f60",
+        "length": 5,
+        "body": "hello",
+        "custom": "yes",
+    }
+
+
+@pytest.mark.parametrize(("path", "body"), [("/closing", "sent"), ("/closing-stream", "sent in pieces")])
+async def test_flask_is_told_when_a_response_is_over(path: str, body: str) -> None:
+    """What `call_on_close` was given runs once, and a response in a tuple keeps our framing."""
+    async with run_function(FLASK) as function:
+        answer = await call(function.port, path)
+        await function.log_line("closed " + path)
+        assert (answer.status, answer.text, function.output().count("closed " + path)) == (202, body, 1)
+    assert [value for name, value in answer.headers if name == "content-length"] in ([], [str(len(body))])
+
+
+async def test_flask_is_told_when_the_client_has_left() -> None:
+    """A stream that nobody reads to its end is closed too."""
+    async with run_function(FLASK) as function:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await call(function.port, "/endless")
+        await function.log_line("closed /endless")
+        await function.log_line("endless is over")
+        assert "Traceback" not in function.output()
+
+
+OFFICIAL = Path(__file__).parent / "official"
+OFFICIAL_SHA256 = "2f9afefde9339e4730f8d924aa5006bac14c9ede8d65aa646d8122cd482633ee"
+
+
+@pytest.mark.parametrize("template", ["python3-http", "python3-http-debian"])
+async def test_official_sample_handler_runs_byte_for_byte(template: str) -> None:
+    """The samples of openfaas/python-flask-template, kept under tests/official, run as they are."""
+    source = (OFFICIAL / template / "handler.py.txt").read_bytes()
+    async with run_function(source.decode()) as function:
+        answer = await call(function.port, "/")
+        staged = (function.folder / "function" / "handler.py").read_bytes()
+    assert (answer.status, answer.text) == (200, "Hello from OpenFaaS!")
+    assert sha256(staged).hexdigest() == OFFICIAL_SHA256

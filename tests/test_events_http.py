@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 HANDLER = """
 import time
 
-from faasbase import Event, Reject, Retry, on_event
+from faasbase import Event, Problem, Reject, Retry, on_event
 from pydantic import BaseModel
 
 
@@ -45,6 +45,11 @@ async def never(event: Event[Order]) -> None:
 @on_event("order.crash")
 async def crash(event: Event[Order]) -> None:
     raise RuntimeError("the secret of the crash")
+
+
+@on_event("order.problem")
+async def problem(event: Event[dict]) -> None:
+    raise Problem(**event.data)
 
 
 @on_event("order.slow")
@@ -137,6 +142,75 @@ async def test_reject_gives_the_event_up(function: Process) -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "answered", "outcome"),
+    [
+        (422, 422, "rejected"),
+        (404, 404, "rejected"),
+        (429, 429, "retried"),
+        (503, 503, "retried"),
+        (502, 503, "failed"),
+    ],
+)
+async def test_problem_of_a_handler_is_the_answer(function: Process, status: int, answered: int, outcome: str) -> None:
+    """A 4xx gives the event up; what is to be sent again says when."""
+    event = {**ORDER, "type": "order.problem", "data": {"status": status, "detail": "not that one"}}
+    before = await counted(function, outcome)
+    answer = await push(function, event)
+    assert (answer.status, answer.json()["detail"]) == (answered, "not that one")
+    assert bool(answer.header("retry-after")) == (outcome != "rejected")
+    assert await counted(function, outcome) == before + 1
+    if outcome == "failed":
+        await function.log_line("event e-1 failed in problem")
+
+
+async def test_problem_keeps_its_own_time_and_headers(function: Process) -> None:
+    """In whichever case the handler has spelt them."""
+    data = {"status": 503, "detail": "closed", "headers": {"retry-after": "77"}}
+    answer = await push(function, {**ORDER, "type": "order.problem", "data": data})
+    assert [value for name, value in answer.headers if name == "retry-after"] == ["77"]
+
+
+async def counted(function: Process, outcome: str) -> float:
+    """Return how many events of `order.problem` had *outcome*."""
+    metrics = (await call(function.metrics_port, "/metrics")).text
+    line = f'faas_events_total{{outcome="{outcome}",type="order.problem"}} '
+    other = f'faas_events_total{{type="order.problem",outcome="{outcome}"}} '
+    found = [text.split()[-1] for text in metrics.splitlines() if text.startswith((line, other))]
+    return float(found[0]) if found else 0.0
+
+
+@pytest.mark.parametrize("kind", ["Application/CloudEvents+json", "APPLICATION/CLOUDEVENTS+JSON; charset=utf-8"])
+async def test_content_type_may_be_written_in_any_case(function: Process, kind: str) -> None:
+    """RFC 9110 section 8.3.1: media types ignore case."""
+    assert (await push(function, ORDER, {"Content-Type": kind})).status == 204
+    batch = {"Content-Type": "Application/CloudEvents-Batch+json"}
+    assert (await call(function.port, "/", method="POST", headers=batch, body=b"[]")).status == 415
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (("ce-id", "ce-type"), ["ce-source", "ce-specversion"]),
+        (("ce-type", "ce-source", "ce-id"), ["ce-specversion"]),
+        (("ce-specversion",), ["ce-id", "ce-source", "ce-type"]),
+        (("ce-specversion", "ce-id", "ce-source"), ["ce-type"]),
+    ],
+)
+async def test_event_without_all_its_attributes_says_which(
+    function: Process, given: tuple[str, ...], missing: list[str]
+) -> None:
+    """Taken for a call it would be answered 200 and be lost."""
+    headers = dict.fromkeys(given, "1.0") | {"Content-Type": "application/json"}
+    answer = await call(function.port, "/", method="POST", headers=headers, body=b"{}")
+    assert (answer.status, [error["field"] for error in answer.json()["errors"]]) == (400, missing)
+
+
+async def test_other_headers_of_the_kind_make_no_event(function: Process) -> None:
+    """An extension alone is a header like any other."""
+    assert (await call(function.port, "/", method="POST", headers={"ce-region": "eu"})).json() == "a call"
+
+
+@pytest.mark.parametrize(
     ("change", "field"),
     [
         ({"data": {"id": "seven", "card": "4111-canary"}}, "data.id"),
@@ -213,6 +287,30 @@ async def test_secret_is_asked_of_the_pusher(tmp_path: Path) -> None:
     assert (none.status, none.header("www-authenticate")) == (401, "Bearer")
     assert [wrong.status, right.status, rotated.status, plain.status] == [401, 204, 204, 200]
     assert "-token" not in output
+
+
+async def test_secret_that_vanishes_is_an_outage_and_not_a_crash(tmp_path: Path) -> None:
+    """503, so that the event comes again, and one log line for all of them; then it is there again."""
+    secret = tmp_path / "events"
+    secret.write_text("the-token")
+    env = {"EVENTS_HTTP_PUBLIC": None, "EVENTS_HTTP_SECRET": "events", "FAAS_SECRETS_DIR": str(tmp_path)}
+    shown = {"Authorization": "Bearer the-token"}
+    async with run_function(HANDLER, **env) as function:
+        # Healthy is not yet started, and at start a missing secret is an error.
+        await function.ready()
+        secret.unlink()
+        gone = [await push(function, ORDER, shown) for _ in range(3)]
+        secret.write_text(" ")
+        empty = await push(function, ORDER, shown)
+        secret.write_text("the-token")
+        back = await push(function, ORDER, shown)
+        secret.unlink()
+        again = await push(function, ORDER, shown)
+        lines = [line for line in function.lines() if "EVENTS_HTTP_SECRET" in line]
+        output = function.output()
+    assert {answer.status for answer in (*gone, empty, again)} == {503}
+    assert all(answer.header("retry-after") for answer in (*gone, empty, again))
+    assert (back.status, len(lines), "Traceback" in output) == (204, 2, False)
 
 
 async def test_missing_secret_stops_the_start(tmp_path: Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,17 +16,16 @@ from tests.child import Process
 from tests.hostile import Attack, Corpus
 from tests.processes import run_function
 from tests.staging import FUNCTIONS, TEMPLATE
-from tests.wire import Connection, WireError, call, opened, request_bytes
+from tests.wire import WireError, call, opened, request_bytes
 
 pytestmark = pytest.mark.anyio
 
 REQUESTS = 2000
 AT_A_TIME = 8
+# Pools, parsers' caches and the allocator's slack; a leak of every body would be many times as much.
 GROWTH_BYTES = 48 << 20
 
 HANDLER = """
-import asyncio
-
 from fastapi import APIRouter, Request
 from faasbase import Event, on_event
 from pydantic import BaseModel
@@ -56,11 +53,6 @@ async def upload(request: Request) -> dict[str, int]:
     return {"bytes": len(await request.body())}
 
 
-@router.post("/unread", include_in_schema=False)
-async def unread() -> None:
-    await asyncio.sleep(1)
-
-
 @on_event("order.created")
 async def created(event: Event[Order]) -> None: ...
 """
@@ -83,10 +75,10 @@ async def strike(process: Process, attack: Attack) -> str:
             if attack.half_closed:
                 connection.writer.write_eof()
             answer = await connection.answer(method=attack.method, timeout_seconds=8)
-        except (WireError, OSError) as error:
-            return f"no answer to a valid request: {error!r}" if attack.answer else ""
         except TimeoutError:
             return "neither answer nor end"
+        except (WireError, OSError) as error:
+            return f"no answer to a valid request: {error!r}" if attack.answer else ""
     if attack.answer:
         return "" if (answer.status, answer.body) == attack.answer else f"wrong answer {answer}"
     ours = answer.status < 500 and b"Traceback" not in answer.body
@@ -113,114 +105,6 @@ async def test_two_thousand_requests_break_nothing() -> None:
     assert not wrong, f"{len(wrong)} wrong\n" + "\n".join(wrong[:10])
     assert "Traceback" not in output
     assert grown < GROWTH_BYTES, f"grew by {grown >> 20} MiB"
-
-
-@pytest.mark.parametrize("chunked", [False, True], ids=["counted", "chunked"])
-async def test_body_over_the_limit_is_refused(function: Process, chunked: bool) -> None:
-    """413, at once where the length is announced, and at the limit where it is not."""
-    piece = b"10000\r\n" + b"x" * 65536 + b"\r\n"
-    async with opened(function.port) as connection:
-        if chunked:
-            head = request_bytes("POST", "/upload", {"Transfer-Encoding": "chunked"})
-            await connection.send(head + piece * 16)
-        else:
-            await connection.send(request_bytes("POST", "/upload", {"Content-Length": "100000000"}))
-        answer = await connection.answer(method="POST", timeout_seconds=3)
-    assert (answer.status, answer.header("content-type")) == (413, "application/problem+json")
-    assert answer.json()["status"] == 413
-
-
-async def test_body_at_the_limit_is_taken(function: Process) -> None:
-    """The limit itself is still allowed."""
-    answer = await call(function.port, "/upload", method="POST", body=b"x" * 1_000_000)
-    assert answer.json() == {"bytes": 1_000_000}
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"GET / HTTP/1.1\r\nHost: h\r\nX-Long: " + b"a" * 70_000 + b"\r\n\r\n",
-        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: h\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: h\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(9000)) + b"\r\n",
-    ],
-    ids=["one header", "path", "many headers"],
-)
-async def test_head_over_the_limit_is_431(function: Process, data: bytes) -> None:
-    """Long headers, a long path and many headers are told apart from a bad request."""
-    async with opened(function.port) as connection:
-        await connection.send(data)
-        answer = await connection.answer(timeout_seconds=3)
-    assert answer.status == 431
-
-
-async def test_endless_header_is_cut(function: Process) -> None:
-    """A client that never ends its head cannot fill memory."""
-    before = function.resident_bytes()
-    async with opened(function.port) as connection:
-        await connection.send(b"GET / HTTP/1.1\r\nHost: h\r\nX-Long: ")
-        with pytest.raises(OSError, match=r"reset|lost|pipe|closed"):
-            await flooded(connection)
-    assert function.resident_bytes() - before < 8 << 20
-
-
-HALF = b"GET / HTTP/1.1\r\nHost: h\r\n"
-UPLOAD = b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n"
-
-
-async def flooded(connection: Connection, piece: bytes = b"a" * 65536) -> None:
-    """Send *piece* over and over, 128 MiB of it."""
-    for _ in range(2000):
-        await connection.send(piece)
-
-
-@pytest.mark.parametrize(
-    ("beginning", "more"),
-    [(b"", b""), (b"GE", b""), (HALF, b"x"), (UPLOAD, b"x")],
-    ids=["nothing", "verb", "head", "body"],
-)
-async def test_slow_sender_is_cut_by_read_timeout(function: Process, beginning: bytes, more: bytes) -> None:
-    """A byte now and then does not keep the connection: the whole request has its time."""
-    async with opened(function.port) as connection, asyncio.TaskGroup() as tasks:
-        await connection.send(beginning)
-        trickle = tasks.create_task(trickled(connection, more))
-        await asyncio.wait_for(connection.reader.read(), 5)
-        seconds = time.monotonic() - connection.sent_at
-        trickle.cancel()
-    assert 0.6 < seconds < 4.0
-
-
-async def trickled(connection: Connection, more: bytes) -> None:
-    """Send *more*, which may be part of anything, five times a second."""
-    for _ in range(50):
-        await asyncio.sleep(0.2)
-        connection.writer.write(more)
-
-
-async def test_body_that_nobody_reads_costs_no_memory(function: Process) -> None:
-    """The sender is made to wait as long as the handler does not read."""
-    before = function.resident_bytes()
-    async with opened(function.port) as connection:
-        await connection.send(request_bytes("POST", "/unread", {"Transfer-Encoding": "chunked"}))
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(0.5):
-                await flooded(connection, b"10000\r\n" + b"x" * 65536 + b"\r\n")
-        assert function.resident_bytes() - before < 8 << 20
-    assert (await call(function.port, "/items/1")).status == 200
-
-
-async def test_many_slow_senders_keep_nobody_out(function: Process) -> None:
-    """Three hundred half requests stand open, and calls are answered as ever."""
-    slow: list[Connection] = []
-    try:
-        for _ in range(300):
-            connection = await opened(function.port).__aenter__()
-            slow.append(connection)
-            await connection.send(b"GET / HTTP/1.1\r\nHost: ")
-        answer = await call(function.port, "/items/1", timeout_seconds=2)
-    finally:
-        for connection in slow:
-            connection.close()
-    assert answer.status == 200
 
 
 async def test_pipelined_requests_are_answered_in_order(function: Process) -> None:
@@ -275,6 +159,7 @@ async def test_template_keeps_its_word() -> None:
 
 async def schemathesis(function: Process) -> None:
     """Run schemathesis against *function* with a fixed seed."""
+    # What a handler may refuse is its own matter; that it crashes or answers something else than documented is ours.
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     command = [
         str(Path(sys.executable).with_name("schemathesis")),

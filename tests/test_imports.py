@@ -14,7 +14,7 @@ from tests.wire import call
 pytestmark = pytest.mark.anyio
 
 HEAVY = ("redis", "boto3", "botocore", "aioboto3", "aiokafka", "nats", "PIL", "opentelemetry.sdk", "httpx2", "requests")
-# Appended to index.py's own handler: the modules are told when the function is called, so all of the start is in them.
+# Appended to the template's own handler; it tells when it is called, so that all of the start is in it.
 TELL = """
 
 import sys as _sys

@@ -6,6 +6,7 @@ import asyncio
 import re
 import signal
 import time
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -59,6 +60,7 @@ async def probes(function: Process, until: float) -> list[Answer]:
 
 async def blocked(function: Process, path: str, seconds: float) -> None:
     """Block the loop by a call of *path*, probe meanwhile, and make calls that have to wait."""
+    # The idle connection belongs to the loop already, the new ones are taken by whoever accepts first.
     async with opened(function.port) as idle, asyncio.TaskGroup() as tasks:
         blocking = tasks.create_task(call(function.port, path, timeout_seconds=seconds + 5))
         await asyncio.sleep(0.1)
@@ -78,6 +80,25 @@ async def test_probes_are_answered_while_the_loop_is_blocked(path: str) -> None:
     async with run_function(HANDLER) as function:
         await function.ready()
         await blocked(function, path, 4)
+
+
+async def test_connections_that_say_nothing_do_not_stop_the_answers() -> None:
+    """Silent, half and broken ones among the probes; whoever speaks at last is served when the loop is free."""
+    async with run_function(HANDLER) as function, AsyncExitStack() as others:
+        await function.ready()
+        blocking = asyncio.create_task(call(function.port, "/busy?seconds=4"))
+        await asyncio.sleep(1)
+        silent = [await others.enter_async_context(opened(function.port)) for _ in range(20)]
+        for connection in silent[:5]:
+            await connection.send(b"GET /_/hea")
+        for connection in silent[5:10]:
+            connection.close()
+        answer = await call(function.port, "/_/health", timeout_seconds=1.0)
+        await silent[0].send(b"lth HTTP/1.1\r\nHost: h\r\n\r\n")
+        completed = await silent[0].answer(timeout_seconds=1.0)
+        assert (answer.status, completed.status, (await blocking).status) == (200, 200, 200)
+        await silent[-1].send(request_bytes("GET", "/quick"))
+        assert (await silent[-1].answer()).status == 200
 
 
 async def test_log_names_the_frame_that_blocks() -> None:

@@ -69,6 +69,22 @@ def test_short_values_are_no_secrets(tmp_path: Path) -> None:
     assert Redactor(tmp_path, {"USE_TOKEN": "1"}).text("1 is true") == "1 is true"
 
 
+def test_what_is_nested_too_deep_is_masked_whole(tmp_path: Path) -> None:
+    """A structure that refers to itself ends somewhere."""
+    endless: dict[str, object] = {"name": "Ada"}
+    endless["again"] = endless
+    assert "***" in json.dumps(Redactor(tmp_path).value("extra", endless))
+
+
+def test_odd_files_among_the_secrets_are_passed_over(tmp_path: Path) -> None:
+    """Folders, hidden files and bytes that are no text stop nothing."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "..data").write_text("not-looked-at")
+    (tmp_path / "binary").write_bytes(bytes(range(128, 256)))
+    (tmp_path / "key").write_text("canary-4711")
+    assert Redactor(tmp_path, {"X_URL": "http://[broken"}).text("not-looked-at canary-4711") == "not-looked-at ***"
+
+
 def test_missing_folder_is_no_secret(tmp_path: Path) -> None:
     """A function without secrets has no such folder."""
     assert Redactor(tmp_path / "nowhere").text("fine") == "fine"

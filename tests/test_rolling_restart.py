@@ -30,7 +30,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from faasbase import Event, on_event
 
 router = APIRouter()
@@ -44,6 +44,11 @@ async def block(seconds: float) -> None:
 @router.post("/thread")
 def thread(seconds: float) -> None:
     time.sleep(seconds)
+
+
+@router.get("/large")
+async def large() -> Response:
+    return Response(b"x" * 40_000_000)
 
 
 @router.post("/work")
@@ -79,6 +84,7 @@ async def restart(load: Load, processes: AsyncExitStack) -> list[asyncio.Task[No
         load.replicas.append(replica)
         if old is not None:
             retiring.append(asyncio.create_task(retire(*old)))
+            # A restart a second: the older ones are still finishing their long calls meanwhile.
             await asyncio.sleep(WINDOW_SECONDS)
         old = process, replica
     return retiring
@@ -228,6 +234,21 @@ async def test_call_that_waits_at_the_end_of_the_window_is_answered(pooled: bool
             await connection.send(request_bytes("POST", "/work"))
         answers = [await connection.answer(method="POST") for connection in late]
         assert [answer.status for answer in (await blocking, *answers)] == [200] * 6
+        assert await function.exited() == 0
+
+
+async def test_large_answer_is_delivered_before_the_exit() -> None:
+    """A call is finished when its caller has the answer, not when the handler has returned."""
+    async with run_function(WORK, healthcheck_interval="200ms") as function, opened(function.port) as connection:
+        await function.ready()
+        await connection.send(request_bytes("GET", "/large"))
+        _, headers = await connection.head()
+        function.send_signal(signal.SIGTERM)
+        received = 0
+        while received < int(dict(headers)["content-length"]):
+            received += len(await connection.reader.readexactly(1_000_000))
+            # Forty megabytes in more than a second, far longer than window and handler together.
+            await asyncio.sleep(0.03)
         assert await function.exited() == 0
 
 

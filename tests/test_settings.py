@@ -16,6 +16,7 @@ from tests.processes import run_function
 # time.ParseDuration: https://pkg.go.dev/time#ParseDuration
 SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ns": 1e-9}
 GO_DURATION = re.compile(r"[-+]?(0|((\d+\.?\d*|\.\d+)(h|m|s|ms|us|\u00b5s|\u03bcs|ns))+)", re.ASCII)
+# strconv.Atoi, which of-watchdog tries first.
 WHOLE_NUMBER = re.compile(r"[-+]?\d+", re.ASCII)
 
 parts = st.tuples(st.integers(0, 10_000), st.integers(0, 999), st.sampled_from(sorted(SECONDS)))
@@ -119,6 +120,10 @@ def test_any_text_is_taken_or_refused_by_name(name: str, text: str) -> None:
         ({"HOSTNAME": "shop-7d9c5b8f6d-x2x4z"}, "shop", "/function/shop"),
         ({"HOSTNAME": "order-intake-7d9c5b8f6d-x2x4z"}, "order-intake", "/function/order-intake"),
         ({"HOSTNAME": "shop"}, "shop", "/function/shop"),
+        ({"HOSTNAME": "image-processor-small"}, "image-processor-small", "/function/image-processor-small"),
+        ({"HOSTNAME": "order-service-intak"}, "order-service-intak", "/function/order-service-intak"),
+        ({"OPENFAAS_NAME": "shop", "OPENFAAS_NAMESPACE": "openfaas-fn"}, "shop", "/function/shop"),
+        ({"OPENFAAS_NAME": "shop", "OPENFAAS_NAMESPACE": "staging-fn"}, "shop", "/function/shop.staging-fn"),
         ({"HOSTNAME": "Weird_Host!"}, "function", "/function/function"),
         ({}, "function", "/function/function"),
         ({"OPENFAAS_NAME": "shop", "ROOT_PATH": "/api/"}, "shop", "/api"),
@@ -156,14 +161,24 @@ def test_tracing_follows_open_telemetrys_own_switches(environ: dict[str, str], e
 @pytest.mark.parametrize(
     ("environ", "seconds"),
     [
-        ({"write_timeout": "60s", "healthcheck_interval": "5s"}, 24.0),
+        ({}, 21.0),
+        ({"write_timeout": "60s", "healthcheck_interval": "5s"}, 21.0),
         ({"write_timeout": "10s", "healthcheck_interval": "5s"}, 10.0),
-        ({"write_timeout": "60s", "OPENFAAS_NAME": "standard"}, 60.0),
+        ({"write_timeout": "60s", "OPENFAAS_NAME": "standard"}, 51.0),
+        ({"write_timeout": "60s", "termination_grace_period": "90s"}, 60.0),
+        ({"write_timeout": "4s", "OPENFAAS_NAME": "standard"}, 2.0),
     ],
 )
 def test_drain_ends_before_the_pod_is_killed(environ: dict[str, str], seconds: float) -> None:
     """CE gives a pod 30 s from SIGTERM on; Standard fits its grace period to ``write_timeout``."""
     assert load_settings(environ).drain_timeout == seconds
+
+
+def test_window_that_the_pod_does_not_survive_stops_the_start() -> None:
+    """60 s of window in a pod that is killed after 30 s would lose every call in flight at each restart."""
+    with pytest.raises(SettingError, match="healthcheck_interval"):
+        load_settings({"healthcheck_interval": "60s"})
+    assert load_settings({"healthcheck_interval": "60s", "termination_grace_period": "90s"}).drain_timeout == 21.0
 
 
 @pytest.mark.anyio
@@ -173,7 +188,7 @@ async def test_bad_value_stops_the_start_with_one_line() -> None:
         assert await function.exited() == 1
         (line,) = function.logs()
     assert line["level"] == "critical"
-    assert line["message"].startswith("start failed: setting exec_timeout: ")
+    assert line["message"].startswith("start failed: setting exec_timeout cannot be used: ")
     assert "canary" not in function.output()
 
 

@@ -28,6 +28,23 @@ BROKEN = {
         "async def handle() -> None: ...\n",
         ["no database"],
     ),
+    "app that cannot be called": ("app = {}\n", ["function/handler.py", "ASGI"]),
+    "lifespan that cannot be called": (
+        "lifespan = 3\nasync def handle() -> None: ...\n",
+        ["function/handler.py", "lifespan"],
+    ),
+    "app with a lifespan beside it": (
+        "async def lifespan(app): ...\nasync def app(scope, receive, send): ...\n",
+        ["function/handler.py", "app", "lifespan"],
+    ),
+    "event handler without an event": (
+        "from faasbase import on_event\n@on_event('a')\nasync def one(order: dict) -> None: ...\n",
+        ["one", "Event"],
+    ),
+    "event handler without a type": (
+        "from faasbase import Event, on_event\n@on_event()\nasync def one(event: Event) -> None: ...\n",
+        ["function/handler.py", "on_event"],
+    ),
     "two handlers of one event": (
         "from faasbase import Event, on_event\n"
         "@on_event('a')\nasync def one(event: Event[dict]) -> None: ...\n"

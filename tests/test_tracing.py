@@ -94,6 +94,7 @@ def sink() -> Iterator[OtlpSink]:
 
 def traced(source: str, sink: OtlpSink, **env: str) -> Running:
     """Run *source* with its spans exported to *sink* soon."""
+    # The default batch leaves after five seconds; shut-down flushes anyway, which these tests rely on.
     return run_function(source, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url, OTEL_BSP_SCHEDULE_DELAY="100", **env)
 
 

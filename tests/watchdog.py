@@ -79,6 +79,7 @@ def _start(folder: Path, source: Source, program: Path, env: Mapping[str, str | 
         "mode": "http",
         "fprocess": f"{sys.executable} {program}",
         "prefix_logs": "false",
+        # As the image sets it; a row that is about the default takes it away.
         "log_buffer_size": "-1",
     }
     environ = function_environ(folder, {**defaults, **env})

@@ -12,8 +12,21 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+PROBLEM_TYPE = b"application/problem+json"
 INTERNAL = (b"x-openfaas-internal", b"proxy")
 """Marks an answer that is the platform's and not the function's."""
+
+
+def problem(status: int, title: str, detail: str, call_id: bytes) -> bytes:
+    """Return problem details (RFC 9457), as the functions themselves answer."""
+    content = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "call_id": call_id.decode("latin-1"),
+    }
+    return json.dumps(content).encode()
 
 
 async def answer(
@@ -34,12 +47,6 @@ async def answer_text(send: Send, status: int, text: str, headers: Iterable[tupl
     await answer(send, status, text.encode(), b"text/plain; charset=utf-8", headers)
 
 
-async def answer_json(
-    send: Send,
-    status: int,
-    content: object,
-    headers: Iterable[tuple[bytes, bytes]] = (),
-    content_type: bytes = b"application/json",
-) -> None:
+async def answer_json(send: Send, status: int, content: object) -> None:
     """Send *content* as JSON."""
-    await answer(send, status, json.dumps(content).encode(), content_type, headers)
+    await answer(send, status, json.dumps(content).encode(), b"application/json")

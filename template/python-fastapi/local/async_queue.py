@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import httpx2
 
-from answers import Headers
+from answers import PROBLEM_TYPE, Headers
 from calls import Call, passed_on, value_of
 from deployments import Deployment, UnavailableError
-from invocation import invoke
+from invocation import invoke, unavailable_body
 
 LONGEST_QUEUE = 100
 LARGEST_QUEUE_BYTES = 64 * 1024 * 1024
@@ -111,8 +111,9 @@ class AsyncQueue:
             async with asyncio.timeout(CALL_SECONDS):
                 response = await invoke(deployment, _stamped_again(queued.call), Bytes(queued.body))
         except (UnavailableError, TimeoutError, httpx2.TransportError) as error:
-            self._report(f"{name}: an asynchronous call failed: {error or type(error).__name__}")
-            response = httpx2.Response(503, stream=Bytes(b""))
+            reason = str(error) or type(error).__name__
+            self._report(f"{name}: an asynchronous call failed: {reason}")
+            response = _failed(reason, queued.call)
         try:
             with suppress(TimeoutError, httpx2.TransportError):
                 async with asyncio.timeout(CALL_SECONDS):
@@ -162,6 +163,13 @@ def _stamped_again(call: Call) -> Call:
     """Add the time of the invocation behind that of the enqueuing, so that the function can tell the delay."""
     again = (b"x-start-time", str(time.time_ns()).encode())
     return replace(call, headers=[*call.headers, again])
+
+
+def _failed(reason: str, call: Call) -> httpx2.Response:
+    """Return what the callback is told of a call that the function has not answered."""
+    body = unavailable_body(reason, call)
+    headers = [(b"content-type", PROBLEM_TYPE), (b"content-length", str(len(body)).encode())]
+    return httpx2.Response(503, headers=headers, stream=Bytes(body))
 
 
 def _callback_headers(name: str, call: Call, response: httpx2.Response, seconds: float) -> Headers:

@@ -9,29 +9,30 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from faasbase.durations import parse_duration
 from installing import InstallError
 from processes import Process, StartFailedError, SupersededError
+from restarts import Restarts
 from stackfile import Function
 from staging import StagingError
 
-FIRST_DELAY_SECONDS = 0.5
-LONGEST_DELAY_SECONDS = 30.0
-UNTIL_CHANGE_SECONDS = 3600.0
-STABLE_SECONDS = 30.0
-"""A process that served this long has its crash answered by the first delay again."""
 DRAIN_SECONDS = 30.0
 """How long a process that was told to stop may go on with its calls when the function sets no ``write_timeout``."""
 
-Launch = Callable[[Function, Path], Awaitable[Process]]
+
+class Launch(Protocol):
+    """How a process of a function is started; the terminal shows nothing of a *quiet* one until it is released."""
+
+    def __call__(self, function: Function, template: Path, *, quiet: bool) -> Awaitable[Process]:
+        """Start one."""
 
 
 class UnavailableError(Exception):
     """A function has no process that could take a call."""
 
-    def __init__(self, name: str, reason: str, retry_after_seconds: float) -> None:
+    def __init__(self, name: str, reason: str, retry_after_seconds: float | None) -> None:
         self.name = name
         self.reason = reason
         self.retry_after_seconds = retry_after_seconds
@@ -59,7 +60,10 @@ class Deployment:
         self._launch = launch
         self._ended = ended
         self._report = report
-        self._delay = FIRST_DELAY_SECONDS
+        self._restarts = Restarts()
+        self._wait_seconds = 0.0
+        self._failing = False
+        """Whether the last start has failed, of code that is still the same."""
         self._starting = True
         self._changed = asyncio.Event()
         self._news = asyncio.Event()
@@ -79,7 +83,7 @@ class Deployment:
         while self.process is None:
             if not self._starting:
                 reason = self.error or "it has been stopped"
-                raise UnavailableError(self.function.name, reason, min(self._delay, LONGEST_DELAY_SECONDS))
+                raise UnavailableError(self.function.name, reason, self._restarts.due_seconds)
             await self._news.wait()
         return self.process
 
@@ -92,6 +96,9 @@ class Deployment:
         """Keep the function running until cancelled; `stop` it then."""
         try:
             while True:
+                if self._changed.is_set():
+                    self._restarts.changed()
+                    self._failing = False
                 self._changed.clear()
                 await self._replace()
                 if not self._changed.is_set():
@@ -125,20 +132,26 @@ class Deployment:
             return
         except InstallError as error:
             # Packages do not appear by waiting, and an attempt is not cheap.
-            self._delay = UNTIL_CHANGE_SECONDS
-            self._start_failed(str(error))
+            self._start_failed(str(error), self._restarts.only_after_a_change())
             return
         except (StartFailedError, StagingError, OSError) as error:
-            self._start_failed(str(error))
+            self._start_failed(str(error), self._restarts.start_failed(), getattr(error, "shown", None))
             return
+        self._started(process, time.monotonic() - started)
+
+    def _started(self, process: Process, seconds: float) -> None:
         old, self.process, self.error = self.process, process, None
+        self._failing = False
+        self._restarts.started()
+        process.output.release()
         self._announce(starting=False)
-        self._report(f"{self.function.name}: {'replaced' if old else 'ready'} in {time.monotonic() - started:.1f} s")
+        self._report(f"{self.function.name}: {'replaced' if old else 'ready'} in {seconds:.1f} s")
         if old is not None:
             self._retire(old, signal.SIGTERM)
 
     async def _start(self) -> Process:
-        process = await self._launch(self.function, self.template)
+        # What it says when it fails once more has been said.
+        process = await self._launch(self.function, self.template, quiet=self._failing)
         try:
             await process.ready(self._changed)
         except BaseException:
@@ -153,8 +166,7 @@ class Deployment:
                 return
             self._crashed(process)
             await self._end(process)
-        if not await self._changed_before(asyncio.sleep(self._delay)):
-            self._delay = min(self._delay * 2, LONGEST_DELAY_SECONDS)
+        await self._changed_before(asyncio.sleep(self._wait_seconds))
 
     async def _changed_before(self, event: Coroutine[Any, Any, object]) -> bool:
         """Wait for a change or for *event*, and tell whether it was the change."""
@@ -165,32 +177,26 @@ class Deployment:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        if self._changed.is_set():
-            self._delay = FIRST_DELAY_SECONDS
         return self._changed.is_set()
 
-    def _start_failed(self, reason: str) -> None:
+    def _start_failed(self, reason: str, wait_seconds: float, shown: str | None = None) -> None:
         name = self.function.name
-        known, self.error = self.error, reason
+        known = self._failing and reason == self.error
+        self.error, self._failing, self._wait_seconds = reason, True, wait_seconds
         self._announce(starting=False)
+        if known:
+            return
+        what = "does not start; waiting for a change of its code"
         if self.process is not None:
-            self._report(f"{name}: the change does not start, the process before it goes on\n  {reason}")
-        elif reason == known:
-            self._report(f"{name}: still does not start, {self._next_attempt()}")
-        else:
-            self._report(f"{name}: does not start, {self._next_attempt()}\n  {reason}")
+            what = "the change does not start; THE OLD CODE GOES ON until it is mended"
+        self._report(f"{name}: {what}\n{shown or f'  {reason}'}")
 
     def _crashed(self, process: Process) -> None:
-        if time.monotonic() - process.started > STABLE_SECONDS:
-            self._delay = FIRST_DELAY_SECONDS
         self.process, self.error = None, process.last_words()
+        self._wait_seconds = self._restarts.crashed(time.monotonic() - process.started)
         self._announce(starting=False)
-        self._report(f"{self.function.name}: crashed, starts again in {self._delay:.1f} s\n  {self.error}")
-
-    def _next_attempt(self) -> str:
-        if self._delay == UNTIL_CHANGE_SECONDS:
-            return "next attempt after a change"
-        return f"next attempt in {self._delay:.1f} s or after a change"
+        again = f"crashed, starts again in {self._wait_seconds:.1f} s"
+        self._report(f"{self.function.name}: {again}\n{process.output.explained(self.error)}")
 
     def _announce(self, *, starting: bool) -> None:
         self._starting = starting

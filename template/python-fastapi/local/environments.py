@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import sys
@@ -9,11 +10,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
-from installing import Installation, require_venv
+from installing import Installation, InstallError, require_venv
+from requirement_files import RequirementFiles, read_requirements
 
 COMPLETE = "complete"
 """A file inside each finished environment: one without it was interrupted, and is made anew."""
+USERS = "users"
+"""A folder inside each environment of functions, with an empty file for each function that uses it."""
 KEPT_DAYS = 14
 """An environment that no ``up`` has used for so long is removed when the next one is made."""
 
@@ -25,43 +30,44 @@ class Environments:
         self._folder = folder
         self._report = report
         self._installation = Installation(report)
+        self._held: dict[Path, TextIO] = {}
 
     def for_gateway(self, requirements: Path) -> Path:
         """Return the interpreter of an environment that holds *requirements*, which are hash-locked."""
+        wanted = read_requirements(requirements)
 
         def install(folder: Path) -> None:
             self._installation.run("virtual environment", [sys.executable, "-m", "venv", str(folder)])
             pip = [str(interpreter(folder)), "-m", "pip"]
-            self._installation.run("gateway", [*pip, "install", "--require-hashes", "-r", str(requirements)])
+            lock = wanted.write(folder / "wanted")
+            self._installation.run("gateway", [*pip, "install", "--require-hashes", "-r", str(lock)])
 
-        return self._made("gateway", [requirements.read_bytes()], install)
+        return interpreter(self._made("gateway", [wanted.wanted], install))
 
     def for_function(self, name: str, base: Path, requirements: Path) -> Path:
         """
         Return the interpreter of an environment that holds the base's and the function's *requirements*.
 
-        Functions with the same requirements share one.  Raises `InstallError` with the end of pip's output.
+        Functions with the same requirements share one.  What is installed are the files as they are now, whatever
+        becomes of them meanwhile.  Raises `InstallError` with the end of pip's output.
         """
-        lock = base / "requirements.txt"
-        wanted = requirement_lines(requirements)
+        # All is read before the first step: its hash names the environment, so that nothing else may get in.
+        lock, wanted = read_requirements(base / "requirements.txt"), read_requirements(requirements)
+        build = (base / "pyproject.toml").read_bytes()
 
         def install(folder: Path) -> None:
             # The gateway's pip does the work: an environment without one of its own is made in no time.
             venv = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
             self._installation.run("virtual environment", venv)
-            pip = [sys.executable, "-m", "pip", "--python", str(interpreter(folder)), "install"]
-            self._installation.run("the base's packages", [*pip, "--require-hashes", "-r", str(lock)])
-            # A copy, since a build may write into the folder that it builds from.
-            source = folder / "faasbase"
-            shutil.copytree(base, source, ignore=shutil.ignore_patterns("__pycache__", ".?*"))
-            self._installation.run("faasbase", [*pip, "--no-deps", str(source)])
-            if wanted:
-                # faasbase stands in no public index: named with its folder, a stranger's of that name is never taken.
-                named = [f"faasbase @ {source.as_uri()}", "-r", str(requirements)]
-                self._installation.run(f"requirements of {name}", [*pip, *named])
+            pip = [sys.executable, "-m", "pip", "--python", str(interpreter(folder))]
+            locked = ["--require-hashes", "-r", str(lock.write(folder / "base"))]
+            self._installation.run("the base's packages", [*pip, "install", *locked])
+            wheel = self._build(pip, base, build, folder)
+            self._installation.run("faasbase", [*pip, "install", "--no-deps", str(wheel)])
+            self._install_wanted(name, pip, wanted, wheel, folder)
 
-        inputs = [lock.read_bytes(), (base / "pyproject.toml").read_bytes(), wanted]
-        return self._made("functions", inputs, install)
+        made = self._made("functions", [lock.wanted, build, wanted.wanted], install, user=name)
+        return interpreter(made)
 
     @property
     def stopped(self) -> bool:
@@ -72,7 +78,42 @@ class Environments:
         """End an installation that is under way and begin no other; it raises `InstallError` in its thread."""
         self._installation.stop()
 
-    def _made(self, kind: str, inputs: Sequence[bytes], install: Callable[[Path], None]) -> Path:
+    def remove_unused(self) -> int:
+        """
+        Remove the environments that no function uses any more, and return how many; call it last.
+
+        One that another ``up`` uses now is left, and while that installs, all are.
+        """
+        while self._held:
+            self._held.popitem()[1].close()
+        removed = 0
+        with suppress(InstallError, FileNotFoundError), self._installation.exclusive(self._folder / "lock"):
+            for folder in self._folder.glob("functions-*"):
+                if not any(folder.glob(f"{USERS}/*")):
+                    removed += _removed(folder)
+        return removed
+
+    def _build(self, pip: Sequence[str], base: Path, build: bytes, folder: Path) -> Path:
+        """Return a wheel of the base, made with the tool of its own locked list, so that pip fetches none unseen."""
+        # From a copy, since a build may write into the folder that it builds from.
+        source = folder / "faasbase"
+        shutil.copytree(base, source, ignore=shutil.ignore_patterns("__pycache__", ".?*"))
+        (source / "pyproject.toml").write_bytes(build)
+        options = ["--no-deps", "--no-build-isolation", "--wheel-dir", str(folder / "wheel")]
+        self._installation.run("faasbase's wheel", [*pip, "wheel", *options, str(source)])
+        return next((folder / "wheel").glob("*.whl"))
+
+    def _install_wanted(
+        self, name: str, pip: Sequence[str], wanted: RequirementFiles, wheel: Path, folder: Path
+    ) -> None:
+        if wanted.wanted:
+            # faasbase stands in no public index: named with its file, a stranger's of that name is never taken.
+            named = [f"faasbase @ {wheel.as_uri()}", "-r", str(wanted.write(folder / "wanted"))]
+            self._installation.run(f"requirements of {name}", [*pip, "install", *named])
+
+    def _made(
+        self, kind: str, inputs: Sequence[bytes], install: Callable[[Path], None], user: str | None = None
+    ) -> Path:
         folder = self._folder / f"{kind}-{_key(inputs)}"
         complete = folder / COMPLETE
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -82,16 +123,31 @@ class Environments:
                 self._report(f"making an environment for the {kind}, once")
                 shutil.rmtree(folder, ignore_errors=True)
                 install(folder)
-                self._remove_unused()
+                self._remove_old()
             complete.touch()
-        return interpreter(folder)
+            self._hold(folder)
+            if user is not None:
+                self._note(user, folder)
+        return folder
 
-    def _remove_unused(self) -> None:
+    def _hold(self, folder: Path) -> None:
+        """Keep another ``up`` from removing the environment while this process lives."""
+        if folder not in self._held:
+            self._held[folder] = held = (folder / COMPLETE).open()
+            fcntl.flock(held, fcntl.LOCK_SH)
+
+    def _note(self, user: str, folder: Path) -> None:
+        """Write down that a function uses this environment, and no longer another."""
+        for old in self._folder.glob(f"functions-*/{USERS}/{user}"):
+            old.unlink(missing_ok=True)
+        (folder / USERS).mkdir(exist_ok=True)
+        (folder / USERS / user).touch()
+
+    def _remove_old(self) -> None:
         oldest = time.time() - KEPT_DAYS * 86400
         for complete in self._folder.glob(f"*/{COMPLETE}"):
-            with suppress(FileNotFoundError):
-                if complete.stat().st_mtime < oldest:
-                    shutil.rmtree(complete.parent, ignore_errors=True)
+            if complete.stat().st_mtime < oldest:
+                _removed(complete.parent)
 
 
 def interpreter(folder: Path) -> Path:
@@ -99,14 +155,16 @@ def interpreter(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def requirement_lines(path: Path) -> bytes:
-    """Return the lines of a requirements file that ask for something, with the files they name; b"" if none does."""
-    if not path.exists():
-        return b""
-    lines = [line.strip() for line in path.read_text().splitlines()]
-    wanted = [line for line in lines if line and not line.startswith("#")]
-    named = [line.split(maxsplit=1)[1] for line in wanted if line.startswith(("-r ", "-c "))]
-    return "\n".join(wanted).encode() + b"".join(requirement_lines(path.parent / name) for name in named)
+def _removed(folder: Path) -> bool:
+    """Remove an environment, unless a process holds it."""
+    # One without the file was left half-made, and those who make one have the lock that the caller has.
+    with suppress(FileNotFoundError), (folder / COMPLETE).open() as complete:
+        try:
+            fcntl.flock(complete, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
 
 
 def _key(inputs: Sequence[bytes]) -> str:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import httpx2
 
 from deployments import Deployment
 
 DOCUMENTED_URLS = ("http://127.0.0.1:8080", "http://localhost:8080")
+ASKING_SECONDS = 3.0
+CLASSIC = re.compile(r"^(async )?def handle\(\s*event\s*,\s*context\s*\)", re.MULTILINE)
+ON_EVENT = re.compile(r"^@(?:\w+\.)?on_event\(\s*[\"']([\w.:/-]+)[\"']", re.MULTILINE)
+WITH_BODY = ("post", "put", "patch")
+OPEN_EVENTS = "events are open to anyone here; deployed they need EVENTS_HTTP_SECRET"
 
 
-def greeting(url: str, deployments: Iterable[Deployment]) -> str:
+async def greeting(url: str, deployments: Iterable[Deployment]) -> str:
     """Return the lines to print, for a gateway at *url*."""
     lines = ["", f"gateway    {url}    (faas-cli list --gateway {url})"]
     for deployment in deployments:
@@ -19,17 +30,31 @@ def greeting(url: str, deployments: Iterable[Deployment]) -> str:
         if deployment.error is not None:
             lines.append("  does not start yet, see above: mend it, and it is tried again")
         else:
-            lines.append(f"  {_curl(url, name, deployment.function.handler / 'README.md')}")
+            lines += [f"  {line}" for line in await _hints(url, deployment)]
     return "\n".join([*lines, "", "Ctrl-C stops everything; a change of code starts it anew.", ""])
 
 
-def _curl(url: str, name: str, readme: Path) -> str:
-    """Return the first curl of the function's README, which knows what the function takes, or a plain one."""
-    if not readme.is_file():
-        return f"curl -s {url}/function/{name}"
-    command = _first_curl(readme.read_text()) or f"curl -s {url}/function/{name}"
-    for documented in DOCUMENTED_URLS:
-        command = command.replace(documented, url)
+async def _hints(url: str, deployment: Deployment) -> list[str]:
+    """Return a curl that works, and what differs from a function that is deployed."""
+    function = deployment.function
+    address = f"{url}/function/{function.name}"
+    code = _text(function.handler / "handler.py")
+    event_type = ON_EVENT.search(code)
+    command = _documented(url, function.handler / "README.md")
+    if command is None and CLASSIC.search(code):
+        # It takes whatever comes; a question for its document would be a call to the user's code.
+        command = f"curl -s {address}"
+    elif command is None:
+        command = _example(address, await _document(deployment), event_type[1] if event_type else None)
+    is_set = "EVENTS_HTTP_PUBLIC" in {**os.environ, **function.environment}
+    return [command, *([OPEN_EVENTS] if event_type and not is_set else [])]
+
+
+def _documented(url: str, readme: Path) -> str | None:
+    """Return the first curl of the function's README, which knows what the function takes."""
+    command = _first_curl(_text(readme))
+    for documented in DOCUMENTED_URLS if command else ():
+        command = command and command.replace(documented, url)
     return command
 
 
@@ -45,3 +70,41 @@ def _first_curl(text: str) -> str | None:
                 command += "\n" + next(lines, "")
             return command
     return None
+
+
+async def _document(deployment: Deployment) -> object:
+    """Return the function's OpenAPI document, or ``None`` where it has none or does not answer soon."""
+    process = deployment.process
+    if process is None:
+        return None
+    try:
+        async with asyncio.timeout(ASKING_SECONDS):
+            response = await process.get("/openapi.json")
+        return response.json() if response.status_code == 200 else None
+    except (httpx2.HTTPError, TimeoutError, ValueError, RecursionError):
+        return None
+
+
+def _example(address: str, document: Any, event_type: str | None) -> str:
+    """Return a curl for what *document* says that the function takes, its root before any other path."""
+    paths = document.get("paths") if isinstance(document, dict) else None
+    offered = {path: item for path, item in paths.items() if isinstance(item, dict)} if isinstance(paths, dict) else {}
+    if not offered and event_type:
+        attributes = {"specversion": "1.0", "id": "1", "source": "/curl", "type": event_type}
+        headers = " ".join(f"-H 'ce-{name}: {value}'" for name, value in attributes.items())
+        return f"curl -s {address} {headers} --json '{{}}'"
+    for path in sorted(offered, key=lambda each: (each != "/", "{" in each)):
+        target = address + ("" if path == "/" else path)
+        if "get" in offered[path]:
+            return f"curl -s '{target}'" if "{" in path else f"curl -s {target}"
+        if method := next((each for each in WITH_BODY if each in offered[path]), None):
+            other = "" if method == "post" else f" -X {method.upper()}"
+            return f"curl -s{other} {target} --json '{{}}'"
+    return f"curl -s {address}"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

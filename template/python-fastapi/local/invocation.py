@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 
 import httpx2
 
-from answers import INTERNAL, Message, Receive, Send, answer_json, answer_text
+from answers import INTERNAL, PROBLEM_TYPE, Headers, Message, Receive, Send, answer, answer_text, problem
 from calls import Call, passed_on
 from deployments import Deployment, UnavailableError
 from ports import ADDRESS
@@ -100,16 +101,21 @@ class _Answer:
 
     async def unavailable(self, error: UnavailableError) -> None:
         """Answer 503 with the reason, as problem details (RFC 9457)."""
-        problem = {
-            "type": "about:blank",
-            "title": "Service Unavailable",
-            "status": 503,
-            "detail": str(error),
-            "call_id": self._call.stamp.call_id.decode("latin-1"),
-        }
-        retry_after = str(max(1, round(error.retry_after_seconds))).encode()
-        headers = self._call.stamp.on_answer([INTERNAL, (b"retry-after", retry_after)])
-        await answer_json(self.send, 503, problem, headers, b"application/problem+json")
+        body = unavailable_body(str(error), self._call)
+        headers = self._call.stamp.on_answer([INTERNAL, *_retry_after(error)])
+        await answer(self.send, 503, body, PROBLEM_TYPE, headers)
+
+
+def unavailable_body(detail: str, call: Call) -> bytes:
+    """Return the body of a 503: it says why the function has not answered."""
+    return problem(503, "Service Unavailable", detail, call.stamp.call_id)
+
+
+def _retry_after(error: UnavailableError) -> Headers:
+    """Return the header, where the function is started again by itself."""
+    if error.retry_after_seconds is None:
+        return []
+    return [(b"retry-after", str(max(1, math.ceil(error.retry_after_seconds))).encode())]
 
 
 async def _relay(

@@ -15,8 +15,10 @@ from pathlib import Path
 from environments import Environments
 from guarding import Guardian
 from logbook import KEPT_CHARACTERS, Line, Logbook
+from output import Output
 from ports import ADDRESS, free_ports
 from processes import Process, start_process
+from rendering import Source
 from stackfile import Function
 from staging import stage
 from terminal import Terminal
@@ -42,9 +44,11 @@ class Launcher:
     logbook: Logbook
     terminal: Terminal
 
-    async def launch(self, function: Function, template: Path) -> Process:
+    async def launch(self, function: Function, template: Path, *, quiet: bool) -> Process:
         """
         Start a new process of *function* from its files as they are now; it is not yet ready.
+
+        The terminal shows the output of a *quiet* one only when that is released.
 
         Raises:
             InstallError: its requirements cannot be installed.
@@ -58,7 +62,7 @@ class Launcher:
         folder = await asyncio.to_thread(self._stage, function, template)
         environment = self._environment(function, base, folder)
         process = await start_process(
-            python, folder / "app", environment, lambda text: self._log(function, folder, text)
+            python, folder / "app", environment, self._output(function, folder.name, held=quiet)
         )
         self.guardian.watch(process.pid)
         return process
@@ -109,11 +113,13 @@ class Launcher:
             "healthcheck_interval": "1s",
         }
 
-    def _log(self, function: Function, folder: Path, text: str) -> None:
-        self.terminal.log(function.name, text)
-        now = datetime.now(UTC)
-        kept = text[:KEPT_CHARACTERS]
-        self.logbook.add(Line(function.name, function.namespace, f"{function.name}-{folder.name}", now, kept))
+    def _output(self, function: Function, instance: str, *, held: bool) -> Output:
+        def keep(text: str) -> None:
+            kept, now = text[:KEPT_CHARACTERS], datetime.now(UTC)
+            self.logbook.add(Line(function.name, function.namespace, f"{function.name}-{instance}", now, kept))
+
+        source = Source(instance, function.handler, self.project)
+        return Output(source, keep, lambda text: self.terminal.log(function.name, text), held=held)
 
 
 def _remove_abandoned(folders: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STACK_FILES = ("stack.yaml", "stack.yml")
+LAST_PORT = 65535
 DESCRIPTION = """\
 Run the functions of a stack file as processes of this machine, and serve the OpenFaaS gateway's API in front of them.
 Containers and a cluster are not needed; a change of code replaces the process without a failed call."""
@@ -60,10 +61,9 @@ def default_stack_file() -> Path:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise ValueError(text)
-    return port
+    if not (text.isascii() and text.isdigit() and int(text[:6]) <= LAST_PORT):
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to {LAST_PORT}, not {text!r}")
+    return int(text)
 
 
 def _interpreter(text: str) -> Path:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 import httpx2
 
+from output import Output
 from ports import ADDRESS
 
 READY_SECONDS = 60.0
@@ -25,12 +24,15 @@ OUTPUT_SECONDS = 1.0
 """How long after the end of a process its last output is waited for."""
 PIECE_BYTES = 64 * 1024
 LONGEST_LINE_BYTES = 1024 * 1024
-REMEMBERED_LINES = 20
 NO_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=5.0)
 
 
 class StartFailedError(Exception):
-    """A process ended, or was not ready in time; the message says what the function said of it."""
+    """A process ended, or was not ready in time; *shown* is what the terminal shows of the reason."""
+
+    def __init__(self, reason: str, shown: str) -> None:
+        self.shown = shown
+        super().__init__(reason)
 
 
 class SupersededError(Exception):
@@ -45,22 +47,21 @@ class Process:
         child: asyncio.subprocess.Process,
         folder: Path,
         port: int,
-        on_line: Callable[[str], None],
+        output: Output,
     ) -> None:
         self.pid = child.pid
         self.folder = folder
         self.port = port
+        self.output = output
         self.started = time.monotonic()
         # Each process has its own connections: none leads to the process that it replaced.
         self.transport = httpx2.AsyncHTTPTransport(limits=NO_LIMITS, trust_env=False)
         self._child = child
-        self._on_line = on_line
-        self._last_lines: deque[str] = deque(maxlen=REMEMBERED_LINES)
-        self._output: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
 
     def read_output(self, pipe: IO[bytes]) -> None:
         """Hand on every line that arrives in *pipe*, from now to the end of the process."""
-        self._output = asyncio.create_task(self._read_output(pipe))
+        self._reading = asyncio.create_task(self._read_output(pipe))
 
     async def ready(self, superseded: asyncio.Event) -> None:
         """
@@ -77,20 +78,20 @@ class Process:
                 raise SupersededError
             if self._child.returncode is not None:
                 await self.exited()
-                raise StartFailedError(self.last_words())
+                raise self._start_failed(self.last_words())
             answer = await self._ask_ready()
             if answer == "200":
                 return
             await asyncio.sleep(wait)
             wait = min(wait * 1.5, longest)
-        raise StartFailedError(f"not ready after {READY_SECONDS:.0f} s: /_/ready says {answer}")
+        raise self._start_failed(f"not ready after {READY_SECONDS:.0f} s: /_/ready says {answer}")
 
     async def exited(self) -> int:
         """Wait for the end of the process and of its output; return its exit status."""
         status = await self._child.wait()
-        if self._output is not None:
+        if self._reading is not None:
             # A grandchild may hold the pipe open for ever.
-            await asyncio.wait({self._output}, timeout=OUTPUT_SECONDS)
+            await asyncio.wait({self._reading}, timeout=OUTPUT_SECONDS)
         return status
 
     async def stop(self, first: signal.Signals, seconds: float) -> None:
@@ -106,43 +107,45 @@ class Process:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         await self.exited()
-        if self._output is not None:
-            self._output.cancel()
-            await asyncio.gather(self._output, return_exceptions=True)
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
         await self.transport.aclose()
 
     def last_words(self) -> str:
-        """Return why the process ended: its own critical log line, else the status and the last lines."""
-        for line in reversed(self._last_lines):
-            if message := _critical_message(line):
-                return message
+        """Return why the process ended: what the base said of it, else the exit status; safe to show to any caller."""
+        if self.output.failure is not None:
+            return self.output.failure
         status = self._child.returncode
         ended = f"ended by {_signal_name(-status)}" if status and status < 0 else f"exit status {status}"
-        return "\n".join([f"the process ended: {ended}", *list(self._last_lines)[-5:]])
+        return f"the process ended: {ended}"
 
-    async def _ask_ready(self) -> str:
+    async def get(self, path: str, seconds: float = 2.0) -> httpx2.Response:
+        """Ask the process for something small; raise `httpx2.TransportError` where it does not answer."""
         request = httpx2.Request(
             "GET",
-            f"http://{ADDRESS}:{self.port}/_/ready",
-            extensions={"timeout": {"connect": 1.0, "read": 2.0, "write": 1.0, "pool": 1.0}},
+            f"http://{ADDRESS}:{self.port}{path}",
+            extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), seconds)},
         )
+        response = await self.transport.handle_async_request(request)
+        await response.aread()
+        return response
+
+    def _start_failed(self, reason: str) -> StartFailedError:
+        return StartFailedError(reason, self.output.explained(reason))
+
+    async def _ask_ready(self) -> str:
         try:
-            response = await self.transport.handle_async_request(request)
-            await response.aread()
+            return str((await self.get("/_/ready")).status_code)
         except httpx2.TransportError as error:
             return type(error).__name__
-        return str(response.status_code)
 
     async def _read_output(self, pipe: IO[bytes]) -> None:
         async for line in _lines(pipe):
-            text = line.decode(errors="replace").rstrip()
-            self._last_lines.append(text[:PIECE_BYTES])
-            self._on_line(text)
+            self.output.add(line.decode(errors="replace").rstrip())
 
 
-async def start_process(
-    python: Path, folder: Path, environment: Mapping[str, str], on_line: Callable[[str], None]
-) -> Process:
+async def start_process(python: Path, folder: Path, environment: Mapping[str, str], output: Output) -> Process:
     """Start ``python index.py`` in *folder*, the leader of a process group of its own."""
     reading, writing = os.pipe()
     pipe = os.fdopen(reading, "rb", buffering=0)
@@ -163,7 +166,7 @@ async def start_process(
         raise
     finally:
         os.close(writing)
-    process = Process(child, folder, int(environment["port"]), on_line)
+    process = Process(child, folder, int(environment["port"]), output)
     process.read_output(pipe)
     return process
 
@@ -186,17 +189,6 @@ async def _lines(pipe: IO[bytes]) -> AsyncIterator[bytes]:
             yield pending
     finally:
         transport.close()
-
-
-def _critical_message(line: str) -> str | None:
-    """Return the message of a JSON log line of level critical, which is how a failed start is told."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(entry, dict) or str(entry.get("level")).lower() != "critical":
-        return None
-    return str(entry.get("message"))
 
 
 def _signal_name(number: int) -> str:

@@ -76,7 +76,15 @@ class Running:
         await _finish(serving, at_once, server)
         await asyncio.gather(*(each.stop(at_once=at_once) for each in deployments.values()))
         await launcher.guardian.end()
+        if not at_once.is_set():
+            await self._tidy_up()
         return 1 if failed else 0
+
+    async def _tidy_up(self) -> None:
+        """Remove environments of requirements that have been edited since; nothing runs on them any more."""
+        removed = await asyncio.to_thread(self._environments.remove_unused)
+        if removed:
+            self._terminal.say(f"removed {removed} environment{'s' * (removed > 1)} that no function uses any more")
 
     async def _launcher(self) -> Launcher:
         return Launcher(
@@ -119,7 +127,7 @@ class Running:
         """Say where everything is, once each function serves or has failed to start."""
         for deployment in deployments.values():
             await deployment.settled()
-        self._terminal.say(greeting(self._url, deployments.values()))
+        self._terminal.say(await greeting(self._url, deployments.values()))
 
     async def _until(self, stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> bool:
         """Wait for *stop*; say so and return True when one of *tasks*, which should not end, ends before it."""

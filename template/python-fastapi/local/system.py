@@ -19,6 +19,7 @@ from logbook import Line, Logbook
 from ports import ADDRESS
 from stackfile import DEFAULT_NAMESPACE
 
+OLD_CODE_SERVES = "the old code goes on, since the change does not start"
 FOLLOW_SECONDS = 3600.0
 """How long ``/system/logs?follow=true`` goes on."""
 VERSION = {"release": __version__, "sha": "local"}
@@ -58,7 +59,8 @@ def _local_annotations(deployment: Deployment) -> dict[str, str]:
         annotations["local/address"] = f"http://{ADDRESS}:{deployment.process.port}"
         annotations["local/pid"] = str(deployment.process.pid)
     if deployment.error is not None:
-        annotations["local/error"] = deployment.error
+        behind = "" if deployment.process is None else f"{OLD_CODE_SERVES}: "
+        annotations["local/error"] = behind + deployment.error
     return annotations
 
 

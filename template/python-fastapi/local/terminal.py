@@ -23,8 +23,8 @@ class Terminal:
         _write(self.error, text)
 
     def log(self, name: str, text: str) -> None:
-        """Print a line that the function *name* wrote."""
-        _write(self.out, f"{name} | {text}")
+        """Print what the function *name* wrote, its name before each line."""
+        _write(self.out, "\n".join(f"{name} | {line}" for line in text.split("\n")))
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -13,13 +13,12 @@ from .loading import Handler
 from .logs import AccessLog
 from .settings import Settings
 from .storage import activate_store, open_store
+from .storage.links import OBJECTS_PATH
 from .tracing import instrument
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
-
-_OBJECTS = "/_/objects/"
 
 
 def build_app(
@@ -31,7 +30,7 @@ def build_app(
     Raises:
         StartError: The handler cannot be served with these settings.
     """
-    surface = instrument(_SURFACES[handler.form](handler, settings))
+    surface = instrument(_SURFACES[handler.form](handler, settings), untraced_path=settings.ready_path)
     return Watchdog(
         _Dispatch(surface, _events(handler, settings)),
         settings,
@@ -49,7 +48,9 @@ async def resources(settings: Settings) -> AsyncIterator[None]:
     Raises:
         SettingError: A URL's scheme or options are not known.
     """
-    cache, store = open_cache(settings.cache_url), open_store(settings.storage_url)
+    # Every function's module is called function.handler: on one server their entries would be each other's.
+    cache = open_cache(settings.cache_url, namespace=settings.function_name)
+    store = open_store(settings.storage_url)
     try:
         with activate_cache(cache), activate_store(store):
             yield
@@ -68,7 +69,7 @@ class _Dispatch:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if scope["path"].startswith(scope.get("root_path", "") + _OBJECTS):
+            if scope["path"].startswith(scope.get("root_path", "") + OBJECTS_PATH):
                 await self._objects(scope, receive, send)
                 return
             if self._events is not None and _is_event(scope):
@@ -99,7 +100,8 @@ def _events(handler: Handler, settings: Settings) -> ASGIApp | None:
         return None
     if not settings.events_http:
         raise SettingError("EVENTS_URL", "nothing brings events to the function's @on_event handlers")
-    from .events.http import EventsApp, guard
+    from .events.guarding import guard
+    from .events.http import EventsApp
 
     return instrument(EventsApp(handler.events, guard(settings)))
 

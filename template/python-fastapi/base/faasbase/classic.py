@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .errors import Problem
-from .flask_bridge import FlaskBridge, response_from_flask
+from .flask_bridge import FlaskBridge, end_to_end, response_from_flask
 
 Handle = Callable[["Event", "Context"], Any]
 
@@ -65,7 +65,7 @@ class Event:
         self.body = body
         self.headers = _TitleHeaders(request.headers)
         self.method = request.method
-        self.query = Query(request.url.query)
+        self.query = Query(request.scope["query_string"].decode("latin-1"))
         self.path = request.scope["path"].removeprefix(request.scope.get("root_path", "")) or "/"
 
 
@@ -160,13 +160,13 @@ def _from_tuple(result: tuple[Any, ...]) -> Response:
 
 def _pairs(headers: Any) -> list[tuple[str, str]]:
     items: Iterable[Any] = headers.items() if isinstance(headers, Mapping) else headers
-    return [(str(name), str(value)) for name, value in items]
+    return end_to_end((str(name), str(value)) for name, value in items)
 
 
 def _response(body: Any, status: Any, headers: Iterable[tuple[str, str]]) -> Response:
     content, media_type = _content(body)
     response = Response(content, int(status))
-    given = [(name.lower(), value) for name, value in headers]
+    given = list(headers)
     if not any(name == "content-type" for name, _ in given):
         given.append(("content-type", media_type))
     # As a list and not a dict: a handler may set several cookies.

@@ -34,7 +34,7 @@ class SettingError(StartError):
 
     def __init__(self, name: str, reason: str) -> None:
         self.name, self.reason = name, reason
-        super().__init__(f"setting {name}: {reason}")
+        super().__init__(f"setting {name} cannot be used: {reason}")
 
 
 class HandlerError(StartError):

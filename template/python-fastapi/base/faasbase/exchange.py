@@ -6,12 +6,16 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from opentelemetry.trace import Span, StatusCode
+
 from .errors import PROBLEM_TYPE, Problem
 from .lifecycle import Lifecycle
-from .tracing import TraceIds, current_trace, inject
+from .tracing import TraceIds, current_trace, ids_of, inject
 
 Message = dict[str, Any]
 Send = Callable[[Message], Awaitable[None]]
+
+_OURS = (b"x-duration-seconds", b"x-call-id")
 
 
 class Exchange:
@@ -25,27 +29,32 @@ class Exchange:
         *,
         host: bytes | None = None,
         callback: bool = False,
+        websocket: bool = False,
     ) -> None:
-        self.send_raw = send
         self.began = time.monotonic()
+        self.seconds: float | None = None
+        """How long the answer took, once it has ended; work in the background may go on behind it."""
         self.started = self.ended = self.expired = self.left = False
         self.status = 0
         self.trace: TraceIds | None = None
+        self.on_end: Callable[[], None] | None = None
+        self._send_raw = send
+        self._span: Span | None = None
         self._call_id = call_id
         self._lifecycle = lifecycle
         self._host = host
         self._callback = callback
+        self._kind = "websocket.http.response" if websocket else "http.response"
+        self._accepted = False
 
     @property
     def unfinished(self) -> bool:
         """Whether the client has seen a beginning and would wait for, or believe in, an end."""
         return self.started and not self.ended
 
-    async def send(self, message: Message) -> None:
-        """Pass the app's *message* on; after a timeout has been answered there is nobody to send to."""
-        if self.expired:
-            return
-        await self._send(message)
+    def enter_span(self, span: Span) -> None:
+        """Take note of the call's SERVER span, which is over before the last log line of the call is written."""
+        self._span, self.trace = span, ids_of(span)
 
     def ids(self) -> dict[str, str]:
         """Return the ids as fields for log lines that are written after the call's span is over."""
@@ -54,35 +63,64 @@ class Exchange:
             ids["trace_id"], ids["span_id"] = self.trace.trace_id, self.trace.span_id
         return ids
 
+    async def send(self, message: Message) -> None:
+        """Pass the app's *message* on; after a timeout has been answered there is nobody to send to."""
+        if not self.expired:
+            await self._send(message)
+
     async def answer(self, problem: Problem) -> None:
-        """Answer with *problem*, the call's id in it."""
-        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in problem.headers.items()]
-        headers.append((b"content-type", PROBLEM_TYPE.encode("ascii")))
-        await self._answer(problem.status, headers, problem.body(self._call_id))
+        """Answer with *problem*, the call's id in it, unless an answer has begun; close an accepted WebSocket."""
+        if self._accepted:
+            # 1011 is "unexpected condition".
+            await self._send({"type": "websocket.close", "code": 1011})
+        elif not self.started:
+            for message in self.messages(problem):
+                await self._send(message)
+
+    async def expire(self, problem: Problem) -> None:
+        """Answer with *problem* while the app still runs, and let its span tell what the caller was told."""
+        if self._span is not None:
+            self._span.set_attribute("http.response.status_code", problem.status)
+            self._span.set_status(StatusCode.ERROR, problem.detail)
+        await self.answer(problem)
 
     async def answer_text(self, status: int, body: bytes) -> None:
         """Answer with plain text."""
-        await self._answer(status, [(b"content-type", b"text/plain; charset=utf-8")], body)
+        for message in self._messages(status, [(b"content-type", b"text/plain; charset=utf-8")], body):
+            await self._send(message)
 
-    async def _answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    def messages(self, problem: Problem) -> tuple[Message, Message]:
+        """Return *problem* as the two messages of ASGI."""
+        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in problem.headers.items()]
+        headers.append((b"content-type", PROBLEM_TYPE.encode("ascii")))
+        return self._messages(problem.status, headers, problem.body(self._call_id))
+
+    def _messages(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> tuple[Message, Message]:
         headers.append((b"content-length", str(len(body)).encode("ascii")))
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        start = {"type": f"{self._kind}.start", "status": status, "headers": headers}
+        return start, {"type": f"{self._kind}.body", "body": body}
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
-        if kind == "http.response.start":
+        if kind.endswith("http.response.start"):
             self.started = True
             self.status = message["status"]
-            # A snapshot: at the end of the call its span is over.
-            self.trace = current_trace()
+            self.trace = self.trace or current_trace()
             message = {**message, "headers": self._headers(message)}
-        elif kind == "http.response.body" and not message.get("more_body", False):
-            self.ended = True
-        await self.send_raw(message)
+        elif kind.endswith("http.response.body") and not message.get("more_body", False):
+            self._end()
+        elif kind == "websocket.accept":
+            self._accepted = True
+        await self._send_raw(message)
+
+    def _end(self) -> None:
+        self.ended = True
+        self.seconds = time.monotonic() - self.began
+        if self.on_end is not None:
+            self.on_end()
 
     def _headers(self, message: Message) -> list[tuple[bytes, bytes]]:
-        headers = list(message.get("headers", ()))
+        headers = [header for header in message.get("headers", ()) if header[0].lower() not in _OURS]
         if 300 <= self.status < 400:
             headers = [(n, self._local(v) if n == b"location" else v) for n, v in headers]
         headers.append((b"x-duration-seconds", b"%.6f" % (time.monotonic() - self.began)))
@@ -102,4 +140,6 @@ class Exchange:
         """Make a redirect to this function relative: only the caller knows its scheme and the gateway's host."""
         scheme, found, rest = location.partition(b"://")
         host, _, path = rest.partition(b"/")
-        return b"/" + path if found and host == self._host and scheme in (b"http", b"https") else location
+        ours = found and host == self._host and scheme in (b"http", b"https")
+        # A path that begins with two slashes would be another host's.
+        return b"/" + path.lstrip(b"/") if ours else location

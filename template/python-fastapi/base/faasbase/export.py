@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -97,7 +98,9 @@ def shut_down(provider: TracerProvider, timeout_seconds: float) -> None:
     _bounded(provider.shutdown, timeout_seconds)
 
 
-def instrument_asgi(app: ASGIApp, provider: trace.TracerProvider, hook: Hook) -> ASGIApp:
+def instrument_asgi(
+    app: ASGIApp, provider: trace.TracerProvider, hook: Hook, untraced_path: str | None = None
+) -> ASGIApp:
     """Return *app* with contrib's instrumentation: one SERVER span a request, stable HTTP conventions."""
     # Contrib reads the opt-in once, at its first use.
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
@@ -105,18 +108,25 @@ def instrument_asgi(app: ASGIApp, provider: trace.TracerProvider, hook: Hook) ->
         from fastapi import FastAPI
         from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+        from opentelemetry.util.http import parse_excluded_urls
     except ModuleNotFoundError as exc:
         raise missing_extra(exc, "opentelemetry", "otel") from exc
+    excluded = f"{re.escape(untraced_path)}$" if untraced_path else ""
     if isinstance(app, FastAPI):
         FastAPIInstrumentor.instrument_app(
             app,
+            excluded_urls=excluded,
             server_request_hook=hook,
             tracer_provider=provider,
             exclude_spans=["receive", "send"],
         )
         return app
     wrapped: ASGIApp = OpenTelemetryMiddleware(
-        app, server_request_hook=hook, tracer_provider=provider, exclude_spans=["receive", "send"]
+        app,
+        excluded_urls=parse_excluded_urls(excluded),
+        server_request_hook=hook,
+        tracer_provider=provider,
+        exclude_spans=["receive", "send"],
     )
     return wrapped
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from uvicorn.config import Config
@@ -18,6 +18,7 @@ from .settings import Settings
 
 # A mesh's proxy keeps idle connections for up to an hour; whoever closes first must not be us.
 _KEEP_ALIVE_SECONDS = 3900
+_LEFT_TASKS_SECONDS = 0.5
 
 
 def event_loop() -> asyncio.AbstractEventLoop:
@@ -29,12 +30,33 @@ def event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """
+    Run *main* on a loop of its own; unlike `asyncio.run`, wait for no thread at the end.
+
+    A `def` that never returns would keep the process until it is killed, and its last spans with it.
+    """
+    loop = event_loop()
+    try:
+        loop.run_until_complete(main)
+    finally:
+        if left := asyncio.all_tasks(loop):
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.wait(left, timeout=_LEFT_TASKS_SECONDS))
+        loop.close()
+
+
 def uvicorn_server(app: Any, settings: Settings, lifespan: str) -> Server:
     """Return a server for *app* that is not started; *lifespan* is ``auto`` or ``off``."""
     protocol = type(
         "Protocol",
         (FunctionProtocol,),
-        {"read_timeout": settings.read_timeout, "max_header_bytes": settings.max_header_bytes},
+        {
+            "read_timeout": settings.read_timeout,
+            "write_timeout": settings.write_timeout,
+            "max_header_bytes": settings.max_header_bytes,
+        },
     )
     config = Config(
         app,
@@ -53,9 +75,9 @@ def uvicorn_server(app: Any, settings: Settings, lifespan: str) -> Server:
 
 def _websocket_protocol(**arguments: Any) -> Any:
     """Make the protocol of one WebSocket; its library is imported by the first one only."""
-    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+    from .websockets import FunctionWebSocket
 
-    return WebSocketsSansIOProtocol(**arguments)
+    return FunctionWebSocket(**arguments)
 
 
 def protocol_factory(server: Server) -> Callable[[], FunctionProtocol]:

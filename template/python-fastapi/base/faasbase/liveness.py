@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import resource
 import select
 import socket
 import sys
@@ -31,7 +32,7 @@ _TICK_SECONDS = 0.1
 _PATIENCE_SECONDS = 2.0
 _ACCEPT_BATCH = 64
 _BACKLOG = 2048
-# Beyond this the kernel's backlog holds callers; every held connection is an open descriptor.
+# Beyond this, and beyond a quarter of the descriptors that the process may have, the kernel's backlog holds callers.
 _MAX_HELD = 4096
 _PROBE = b"GET /_/health "
 _PACKAGE = str(Path(__file__).parent)
@@ -49,9 +50,12 @@ class LivenessGuard:
         self._last_beat = float("-inf")
         self._unread: dict[int, tuple[socket.socket, float]] = {}
         """Accepted and not known yet to be a probe or not, by descriptor, with the time of arrival."""
+        self._resting: set[int] = set()
+        """Part of a probe has come on these: they are left out of one poll, which would else return at once."""
         self._calls: list[socket.socket] = []
         """Known to be no probe, until the loop can take them."""
         self._untaken = 0
+        self._max_held = min(_MAX_HELD, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._stopped = threading.Event()
         self._loop_thread = threading.get_ident()
         self._reported_at: float | None = None
@@ -107,9 +111,10 @@ class LivenessGuard:
 
     def _serve_once(self) -> None:
         poll = select.poll()
-        for descriptor in self._unread:
+        for descriptor in self._unread.keys() - self._resting:
             poll.register(descriptor, select.POLLIN)
-        if len(self._unread) + len(self._calls) + self._untaken < _MAX_HELD:
+        self._resting.clear()
+        if len(self._unread) + len(self._calls) + self._untaken < self._max_held:
             poll.register(self._listener, select.POLLIN)
         for descriptor, _ in poll.poll(_TICK_SECONDS * 1000):
             if descriptor == self._listener.fileno():
@@ -135,7 +140,8 @@ class LivenessGuard:
         except OSError:
             seen = b""
         if _PROBE.startswith(seen[: len(_PROBE)]) and seen and b"\r\n\r\n" not in seen:
-            return  # the rest of the probe is still to come
+            self._resting.add(descriptor)
+            return
         del self._unread[descriptor]
         if not seen:
             sock.close()
@@ -155,13 +161,13 @@ class LivenessGuard:
 
     def _pass_on(self, *, older_than: float) -> None:
         """Give the loop every call, and what has been here for *older_than* seconds without saying what it is."""
-        if self._adopt is None:
-            return
         now = time.monotonic()
         for descriptor, (sock, since) in list(self._unread.items()):
             if now - since >= older_than:
                 del self._unread[descriptor]
                 self._calls.append(sock)
+        if self._adopt is None:
+            return
         calls, self._calls = self._calls, []
         for sock in calls:
             self._untaken += 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import HandlerError, StartError
+from .failures import HANDLER, describe_failure, place_of
 
 if TYPE_CHECKING:
     from .events import EventHandler
 
 Form = Literal["handle", "router", "classic", "app", "events"]
-
-HANDLER = "function.handler"
-"""The module that faas-cli makes of a function's folder."""
 
 _FORMS = "`handle(...)`, `handle(event, context)`, `router` (fastapi.APIRouter) or `app` (ASGI)"
 
@@ -138,22 +135,5 @@ def _missing_module(module_name: str, exc: ModuleNotFoundError) -> str:
     if module_name == missing or module_name.startswith(f"{missing}."):
         return f"{module_name.replace('.', '/')}.py is not there"
     if missing.startswith("function."):
-        return f"{_place(module_name, exc)}: {missing.replace('.', '/')}.py is not there"
-    return f"{_place(module_name, exc)}: {missing.split('.')[0]} is not installed: add it to requirements.txt"
-
-
-def describe_failure(exc: BaseException, module_name: str = HANDLER) -> str:
-    """Say in one line where in the user's code *exc* came from, and what it is."""
-    if isinstance(exc, SyntaxError):
-        name = Path(exc.filename or module_name)
-        return f"{name.parent.name}/{name.name}:{exc.lineno}: SyntaxError: {exc.msg}"
-    return f"{_place(module_name, exc)}: {type(exc).__name__}: {exc}"
-
-
-def _place(module_name: str, exc: BaseException) -> str:
-    """Name the innermost line of the user's own code that *exc* came through."""
-    package = module_name.split(".")[0]
-    frames = [f for f in traceback.extract_tb(exc.__traceback__) if Path(f.filename).parent.name == package]
-    if not frames:
-        return f"{module_name.replace('.', '/')}.py"
-    return f"{package}/{Path(frames[-1].filename).name}:{frames[-1].lineno}"
+        return f"{place_of(exc, module_name)}: {missing.replace('.', '/')}.py is not there"
+    return f"{place_of(exc, module_name)}: {missing.split('.')[0]} is not installed: add it to requirements.txt"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ _STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {
 }
 # Records of these end in files of their own makers' interest; a function's log needs only what is wrong there.
 _QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "opentelemetry", "asyncio")
+# Python refuses to write longer ones in decimal, which takes quadratic time.
+_LONGEST_INTEGER_BITS = 2048
 
 
 class JsonFormatter(logging.Formatter):
@@ -50,7 +53,10 @@ class JsonFormatter(logging.Formatter):
             line["exception"] = self._redactor.text(self.formatException(record.exc_info))
         if record.stack_info:
             line["stack"] = self._redactor.text(record.stack_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        try:
+            return json.dumps(line, ensure_ascii=False, allow_nan=False, default=str)
+        except ValueError:
+            return json.dumps(_finite(line), ensure_ascii=False, default=str)
 
 
 def configure(settings: Settings, environ: Mapping[str, str] | None = None, stream: TextIO | None = None) -> Redactor:
@@ -109,6 +115,19 @@ def _message(record: logging.LogRecord) -> str:
     except (TypeError, ValueError, KeyError):
         # `logging` would print the record with all its arguments on stderr, secrets included.
         return f"{record.msg} (its arguments do not fit the message)"
+
+
+def _finite(value: Any) -> Any:
+    """Return *value* with the numbers that JSON cannot write as text: ``NaN``, ``Infinity``, integers without end."""
+    if isinstance(value, dict):
+        return {name: _finite(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(float(value))
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER_BITS:
+        return hex(value)
+    return value
 
 
 def _ids() -> dict[str, str]:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .errors import Problem
@@ -30,6 +31,9 @@ class Probes:
         self._lifecycle = lifecycle
         self._ready = ready
         self._ask = ask
+        # Threads of its own, and one question at a time: a ready() that hangs must take nobody else's thread.
+        self._executor = ThreadPoolExecutor(1, "ready")
+        self._asked: asyncio.Future[Any] | None = None
 
     async def answer(self, scope: Any, receive: Any, send: Send) -> None:
         """Answer the probe at ``scope["path"]``."""
@@ -60,11 +64,18 @@ class Probes:
     async def _user_is_ready(self) -> bool:
         if self._ready is None:
             return True
+        if self._asked is not None and not self._asked.done():
+            return False
+        self._asked = asyncio.ensure_future(self._ask_user(self._ready))
         try:
-            async with asyncio.timeout(_READY_SECONDS):
-                if inspect.iscoroutinefunction(self._ready):
-                    return bool(await self._ready())
-                return bool(await asyncio.to_thread(self._ready))
+            await asyncio.wait({self._asked}, timeout=_READY_SECONDS)
+            return self._asked.done() and bool(self._asked.result())
         except Exception:
             logger.exception("ready() failed")
             return False
+
+    async def _ask_user(self, ready: Ready) -> Any:
+        if inspect.iscoroutinefunction(ready):
+            async with asyncio.timeout(_READY_SECONDS):
+                return await ready()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, ready)

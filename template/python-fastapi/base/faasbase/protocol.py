@@ -30,6 +30,7 @@ class FunctionProtocol(HttpToolsProtocol):
     """
 
     read_timeout: float = 0.0
+    write_timeout: float = 0.0
     max_header_bytes: int = 0
 
     def __init__(
@@ -41,7 +42,11 @@ class FunctionProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._read_deadline: asyncio.TimerHandle | None = None
+        self._write_deadline: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._unparsed_bytes = 0
+        """Received since the parser last told of something: a header, or a trailer, that does not end."""
+        self._broken = False
         self._handling: tuple[RequestResponseCycle, asyncio.Task[None]] | None = None
 
     @property
@@ -55,18 +60,27 @@ class FunctionProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._disarm_write()
         handling = self._handling
         super().connection_lost(exc)
         if handling is not None and not handling[0].response_complete:
             handling[0].disconnected = True
             handling[1].cancel()
 
+    def data_received(self, data: bytes) -> None:
+        if self._broken:
+            return
+        self._unparsed_bytes += len(data)
+        super().data_received(data)
+        if self._unparsed_bytes > self.max_header_bytes:
+            self._refuse(self._too_large())
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         # 2.4: a send to a client that has gone is no error, and no response has to listen for its going, which would
         # take the request's body from a handler that still reads it.  This class cancels the handler instead.
         self.scope["asgi"]["spec_version"] = "2.4"
-        self._head_bytes = 0
+        self._head_bytes = self._unparsed_bytes = 0
         self._arm()
 
     def on_url(self, url: bytes) -> None:
@@ -77,22 +91,43 @@ class FunctionProtocol(HttpToolsProtocol):
         super().on_header(name, value)
         self._count_head(len(name) + len(value) + 4)
 
+    def on_headers_complete(self) -> None:
+        self._unparsed_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unparsed_bytes = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        self._unparsed_bytes = 0
         self._disarm()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        self._disarm_write()
+        if self.transport.get_write_buffer_size():
+            self._arm_write()
+        super().on_response_complete()
+
     def handle_websocket_upgrade(self) -> None:
         self._disarm()
-        super().handle_websocket_upgrade()
+        if any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers):
+            # The handshake would wait for a body that no handshake has.
+            self._refuse(Problem(400, "a WebSocket handshake has no body"))
+        else:
+            super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be parsed; called by uvicorn for every error that a callback raised as well."""
-        if self._head_bytes > self.max_header_bytes:
-            self._refuse(Problem(431, f"request line and headers exceed {self.max_header_bytes} bytes"))
-        else:
-            self._refuse(Problem(400, "invalid HTTP request"))
+        too_large = self._head_bytes > self.max_header_bytes
+        self._refuse(self._too_large() if too_large else Problem(400, "invalid HTTP request"))
+
+    def _too_large(self) -> Problem:
+        return Problem(431, f"request line and headers exceed {self.max_header_bytes} bytes")
 
     def _count_head(self, count: int) -> None:
+        self._unparsed_bytes = 0
         self._head_bytes += count
         if self._head_bytes > self.max_header_bytes:
             raise ValueError("head too large")
@@ -107,6 +142,8 @@ class FunctionProtocol(HttpToolsProtocol):
         self._handling = (cycle, task)
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
+        if self._write_deadline is None:
+            self._arm_write()
 
     def _arm(self) -> None:
         self._disarm()
@@ -117,9 +154,22 @@ class FunctionProtocol(HttpToolsProtocol):
             self._read_deadline.cancel()
             self._read_deadline = None
 
+    def _arm_write(self) -> None:
+        self._write_deadline = self.loop.call_later(self.write_timeout, self._write_too_slow)
+
+    def _disarm_write(self) -> None:
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+
+    def _write_too_slow(self) -> None:
+        """Give up on a client that does not read: its answer would stay in memory for as long as it likes."""
+        self._write_deadline = None
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+
     def _read_too_slow(self) -> None:
-        answered = self.cycle is not None and self.cycle.response_started
-        if self.headers is None or answered:
+        if self.headers is None:
             self.transport.close()
         else:
             self._refuse(Problem(408, f"the request did not arrive within {self.read_timeout:g} s"))
@@ -127,12 +177,19 @@ class FunctionProtocol(HttpToolsProtocol):
     def _refuse(self, problem: Problem) -> None:
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(problem_response(problem))
-        elif not self.cycle.response_started:
+        self._broken = True
+        handling = self._handling[0] if self._handling else None
+        if handling is not None and not handling.response_complete:
+            if not handling.more_body:
+                # What is wrong came behind a request that is whole: that one is answered, and then the connection ends.
+                handling.keep_alive = False
+                return
+            if handling.response_started:
+                self.transport.close()
+                return
             # The handler still waits for the body; closing cancels it before it can answer as well.
-            self.cycle.disconnected = True
-            self.transport.write(problem_response(problem))
+            handling.disconnected = True
+        self.transport.write(problem_response(problem))
         self.transport.close()
 
 
@@ -163,6 +220,10 @@ class _OneWrite:
         self._flush()
         self._transport.close()
 
+    def abort(self) -> None:
+        self._head = None
+        self._transport.abort()
+
     def is_closing(self) -> bool:
         return self._transport.is_closing()
 
@@ -187,7 +248,7 @@ class _Cancellable:
                 raise
         except AbortConnectionError:
             self._cycle.disconnected = True
-            self._cycle.transport.close()
+            self._cycle.transport.abort()
 
 
 def problem_response(problem: Problem) -> bytes:

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 
 
 _BACKLOG = 2048
-_FLUSH_SECONDS = 2.0
-_EXIT_SECONDS = 2.0
+_FLUSH_SECONDS = 1.0
+_EXIT_SECONDS = 1.0
+_LAST_SECONDS = 0.4
+# The first Ctrl-C drains, the second cancels what is in flight, and whoever presses it again means now.
+_PATIENCE = 2
 
 
 def main() -> None:
@@ -63,7 +67,7 @@ def _run(settings: Settings) -> None:
     gc.disable()
     lifecycle = Lifecycle(None if settings.suppress_lock else settings.lock_path)
     wake: list[Callable[[], Any]] = []
-    _handle_signals(lifecycle, wake)
+    _handle_signals(lifecycle, settings, wake)
     listener = listen(settings.host, settings.port)
     metrics_listener = listen(settings.metrics_host, settings.metrics_port, "metrics_port")
     _write_lock(lifecycle)
@@ -82,8 +86,6 @@ def _serve(
     listeners: list[socket.socket],
     wake: list[Callable[[], Any]],
 ) -> None:
-    import asyncio
-
     from . import logs, tracing
 
     redactor = logs.configure(settings, os.environ)
@@ -94,7 +96,7 @@ def _serve(
         provider = export.otlp_provider(settings, redactor)
         tracing.use_provider(provider)
     from .app import build_app
-    from .hosting import event_loop
+    from .hosting import run_loop
     from .loading import load_handler
     from .serving import FunctionServer
 
@@ -105,23 +107,48 @@ def _serve(
     # What start-up made stays for good; leaving it out of every later collection saves time and shared pages.
     gc.freeze()
     gc.enable()
-    with asyncio.Runner(loop_factory=event_loop) as runner:
-        runner.get_loop()
-        wake.append(server.wake)
-        runner.run(server.run(*listeners))
+    wake.append(server.wake)
+    run_loop(server.run(*listeners))
     _flush(provider, final=True)
 
 
-def _handle_signals(lifecycle: Lifecycle, wake: list[Callable[[], Any]]) -> None:
+def _handle_signals(lifecycle: Lifecycle, settings: Settings, wake: list[Callable[[], Any]]) -> None:
     """Take note of signals from the first moment on, so that one that comes during start is a drain as well."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if not lifecycle.stopping:
+            _bound_the_end(lifecycle, settings)
         lifecycle.stop(interrupted=number == signal.SIGINT)
+        if (lifecycle.interrupted and not lifecycle.started) or lifecycle.interrupted > _PATIENCE:
+            os._exit(128 + number)
         for call in wake:
             call()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+
+
+def _bound_the_end(lifecycle: Lifecycle, settings: Settings) -> None:
+    """End the process before SIGKILL would, whatever hangs; sooner where it has not even started."""
+    end = settings.termination_grace_period - _LAST_SECONDS
+    _timer(end, lambda: _abandon("it did not end in time"))
+    start = settings.healthcheck_interval + settings.reserve_seconds
+    _timer(min(start, end), lambda: None if lifecycle.started else _abandon("it had not started"))
+
+
+def _abandon(why: str) -> None:
+    import logging
+
+    # In a thread that nobody waits for: what hangs may hold the log's lock.
+    _timer(0.0, lambda: logging.getLogger("faasbase").critical("stopped by force: %s", why))
+    time.sleep(_LAST_SECONDS / 2)
+    os._exit(1)
+
+
+def _timer(seconds: float, call: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
 
 
 def _write_lock(lifecycle: Lifecycle) -> None:
@@ -159,8 +186,6 @@ def _fail(exc: Exception) -> None:
 
 def _exit(status: int) -> None:
     """End the process even where a thread of the handler would keep it: a `def` that never returns must not."""
-    last = threading.Timer(_EXIT_SECONDS, os._exit, (status,))
-    last.daemon = True
-    last.start()
+    _timer(_EXIT_SECONDS, lambda: os._exit(status))
     sys.stdout.flush()
     sys.exit(status)

@@ -8,15 +8,16 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from . import metrics
 from .app import resources
 from .errors import FaasError, StartError
+from .failures import describe_failure
 from .hosting import close, lifespan_errors_are_ours, protocol_factory, start, uvicorn_server
 from .lifecycle import Lifecycle
 from .liveness import LivenessGuard
-from .loading import describe_failure
 from .protocol import FunctionProtocol
 from .settings import Settings
 from .watchdog import Watchdog
@@ -29,6 +30,7 @@ _BEAT_SECONDS = 0.1
 # of-watchdog begins its own window at the same signal and may hand on a call at its very end.
 _WATCHDOG_MARGIN_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 5.0
+_EXIT_SECONDS = 2.0
 _DRAIN_TICK_SECONDS = 0.02
 # Who has connected within the window may still be about to send its request.
 _FIRST_REQUEST_SECONDS = 1.0
@@ -52,6 +54,7 @@ class FunctionServer:
         self._flush = flush
         self._server = uvicorn_server(app, settings, "auto")
         self._metrics = uvicorn_server(metrics.metrics_app(), settings, "off")
+        self._executor = ThreadPoolExecutor(2, "server")
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._adopting: set[asyncio.Task[Any]] = set()
@@ -74,6 +77,7 @@ class FunctionServer:
             self._lifecycle.started = True
             COLD_START.set(time.monotonic() - self._lifecycle.created_at)
             logger.info("serving on port %d", self._settings.port)
+            self._tell_short_drain()
             beating = asyncio.create_task(self._beat(), name="beat")
             try:
                 await self._until_stopped()
@@ -83,9 +87,22 @@ class FunctionServer:
                 await asyncio.gather(beating, return_exceptions=True)
                 await close(self._metrics)
 
+    def _loop_thread(self, work: Callable[[], None]) -> asyncio.Future[None]:
+        """Do *work* in a thread of our own: those that asyncio lends may all be busy with the function's work."""
+        return asyncio.get_running_loop().run_in_executor(self._executor, work)
+
     def _explained(self, exc: StartError) -> StartError:
         error = self._app.lifespan_error
         return StartError(f"{describe_failure(error)} (in the lifespan)") if error else exc
+
+    def _tell_short_drain(self) -> None:
+        settings = self._settings
+        if settings.drain_timeout < min(settings.exec_timeout or settings.write_timeout, settings.write_timeout):
+            logger.info(
+                "at the end calls in flight get %g s, for the pod has %g s (termination_grace_period)",
+                settings.drain_timeout,
+                settings.termination_grace_period,
+            )
 
     async def _beat(self) -> None:
         counter = 0
@@ -115,12 +132,12 @@ class FunctionServer:
         """
         seconds = 0.0 if self._lifecycle.interrupted else self._settings.healthcheck_interval
         logger.info("stopping: calls are taken for another %g s", seconds)
-        flushing = asyncio.create_task(asyncio.to_thread(self._flush), name="flush")
+        flushing = self._loop_thread(self._flush)
         await self._window()
         for server in self._server.servers:
             server.close()
         listener.close()
-        await asyncio.to_thread(self._guard.stop)
+        await self._loop_thread(self._guard.stop)
         await self._finish_calls()
         await self._end_lifespan()
         await flushing
@@ -128,10 +145,15 @@ class FunctionServer:
 
     async def _end_lifespan(self) -> None:
         with contextlib.suppress(TimeoutError), lifespan_errors_are_ours():
-            async with asyncio.timeout(_SHUTDOWN_SECONDS):
+            async with asyncio.timeout(self._shutdown_seconds()):
                 await self._server.lifespan.shutdown()
         if error := self._app.lifespan_error:
             raise FaasError(f"{describe_failure(error)} (in the lifespan)") from error
+
+    def _shutdown_seconds(self) -> float:
+        """Return what the lifespan may take: what the pod still has, less the last flush and the exit."""
+        ends_at = (self._lifecycle.stop_requested_at or 0.0) + self._settings.termination_grace_period
+        return max(0.5, min(_SHUTDOWN_SECONDS, ends_at - time.monotonic() - _EXIT_SECONDS))
 
     async def _window(self) -> None:
         seconds = self._settings.healthcheck_interval
@@ -154,7 +176,8 @@ class FunctionServer:
             for connection in state.connections - set(expected) - told:
                 connection.shutdown()
                 told.add(connection)
-            if not (state.tasks or self._adopting or expected):
+            # Connections count as well: a large answer is still being read when its handler has long ended.
+            if not (state.tasks or self._adopting or state.connections):
                 break
             await asyncio.sleep(_DRAIN_TICK_SECONDS)
         if late := list(state.tasks):
@@ -167,7 +190,7 @@ class FunctionServer:
                 task.cancel()
             await asyncio.wait(late, timeout=1.0)
         for connection in list(state.connections):
-            connection.shutdown()
+            connection.transport.abort()
 
     def _adopt(self, sock: socket.socket) -> None:
         """Take a connection over that the liveness thread accepted; called from that thread."""

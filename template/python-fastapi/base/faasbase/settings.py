@@ -10,7 +10,11 @@ from .environment import Environment
 from .errors import SettingError
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_POD_SUFFIX = re.compile(r"-[a-z0-9]{6,10}-[a-z0-9]{5}$")
+# What Kubernetes makes names of: no vowels and nothing that looks like another letter.
+_POD_SUFFIX = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}-[bcdfghjklmnpqrstvwxz2456789]{5}$")
+_DEFAULT_NAMESPACE = "openfaas-fn"
+_RESERVE_SECONDS = 4.0
+"""Of the grace period: for what comes after the calls: lifespan, last spans, the exit itself."""
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 GRACE_PERIOD_CE_SECONDS = 30.0
@@ -26,7 +30,7 @@ class Settings:
     namespace: str | None = None
     """``OPENFAAS_NAMESPACE``; only OpenFaaS Standard and ``faas-cli local-run`` tell it."""
     root_path: str = ""
-    """Where the gateway serves the function, so that links and ``/docs`` work behind it: ``/function/<name>``."""
+    """Where the gateway serves the function, for links and ``/docs``: ``/function/<name>[.<namespace>]``."""
     host: str = ""
     """Address for calls: ``LISTEN_HOST``, or that of ``upstream_url``; empty is every address of both families."""
     metrics_host: str = ""
@@ -38,14 +42,14 @@ class Settings:
     """True when ``upstream_url`` is set: of-watchdog is in front and does its duties itself."""
     read_timeout: float = 20.0
     """Longest time that one request's headers and body may take to arrive."""
-    write_timeout: float = 22.0
+    write_timeout: float = 21.0
     """Longest life of a request or stream, and what in-flight work is given after the drain window."""
     exec_timeout: float = 20.0
     """Longest run of a handler before 504; ``X-Timeout`` may shorten it; 0 leaves only `write_timeout`."""
     healthcheck_interval: float = 5.0
     """How long calls are still taken after SIGTERM, since routers learn of it late."""
-    termination_grace_period: float | None = GRACE_PERIOD_CE_SECONDS
-    """The pod's time between SIGTERM and SIGKILL; None when OpenFaaS Standard fits it to `write_timeout`."""
+    termination_grace_period: float = GRACE_PERIOD_CE_SECONDS
+    """The pod's time between SIGTERM and SIGKILL: 30 s on CE, `write_timeout` on Standard, which fits it to that."""
     max_inflight: int = 0
     """Calls at a time before 429; 0 is no limit."""
     max_body_bytes: int = 32 * 1024 * 1024
@@ -78,10 +82,13 @@ class Settings:
     @property
     def drain_timeout(self) -> float:
         """Seconds that in-flight work gets after the window, so that the exit still comes before SIGKILL."""
-        if self.termination_grace_period is None:
-            return self.write_timeout
-        left = self.termination_grace_period - self.healthcheck_interval - 1.0
+        left = self.termination_grace_period - self.healthcheck_interval - self.reserve_seconds
         return max(0.0, min(self.write_timeout, left))
+
+    @property
+    def reserve_seconds(self) -> float:
+        """Seconds kept for what comes after the calls; less where the grace period is short."""
+        return min(_RESERVE_SECONDS, self.termination_grace_period / 4)
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
@@ -105,10 +112,11 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     secret = read.text("EVENTS_HTTP_SECRET") or None
     if secret is not None and (secret != Path(secret).name or secret.startswith(".")):
         raise SettingError("EVENTS_HTTP_SECRET", "must be the name of a secret, not a path or the secret itself")
-    return Settings(
+    grace_period = _grace_period(read, write_timeout)
+    settings = Settings(
         function_name=name,
         namespace=namespace,
-        root_path=read.parsed("ROOT_PATH", _root_path, f"/function/{name}"),
+        root_path=read.parsed("ROOT_PATH", _root_path, _gateway_path(name, namespace)),
         host=host,
         metrics_host=listen_host,
         port=port,
@@ -117,8 +125,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         read_timeout=read.seconds("read_timeout", defaults.read_timeout),
         write_timeout=write_timeout,
         exec_timeout=read.seconds("exec_timeout", defaults.exec_timeout),
-        healthcheck_interval=read.seconds("healthcheck_interval", defaults.healthcheck_interval),
-        termination_grace_period=_grace_period(read),
+        healthcheck_interval=read.seconds("healthcheck_interval", min(defaults.healthcheck_interval, grace_period / 4)),
+        termination_grace_period=grace_period,
         max_inflight=read.count("max_inflight", defaults.max_inflight),
         max_body_bytes=read.count("MAX_BODY_BYTES", defaults.max_body_bytes),
         max_header_bytes=read.count("MAX_HEADER_BYTES", defaults.max_header_bytes),
@@ -139,6 +147,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         events_http_public=read.flag("EVENTS_HTTP_PUBLIC"),
         events_http_secret=secret,
     )
+    _check_end(settings)
+    return settings
 
 
 def _refuse_foreign_duties(read: Environment) -> None:
@@ -160,10 +170,27 @@ def _function_name(read: Environment) -> str:
     return host if _NAME.fullmatch(host) else "function"
 
 
-def _grace_period(read: Environment) -> float | None:
+def _gateway_path(name: str, namespace: str | None) -> str:
+    return f"/function/{name}" if namespace in (None, _DEFAULT_NAMESPACE) else f"/function/{name}.{namespace}"
+
+
+def _grace_period(read: Environment, write_timeout: float) -> float:
     # Standard names the function in its environment and fits the pod's grace period to write_timeout; CE does neither.
-    standard = bool(read.text("OPENFAAS_NAME")) and not read.text("termination_grace_period")
-    return None if standard else read.seconds("termination_grace_period", GRACE_PERIOD_CE_SECONDS)
+    standard = bool(read.text("OPENFAAS_NAME"))
+    seconds = read.seconds("termination_grace_period", write_timeout if standard else GRACE_PERIOD_CE_SECONDS)
+    if seconds == 0:
+        raise SettingError("termination_grace_period", "must be over 0s")
+    return seconds
+
+
+def _check_end(settings: Settings) -> None:
+    """Refuse a window that SIGKILL would end: every call in flight would be lost at each restart."""
+    if settings.healthcheck_interval + settings.reserve_seconds > settings.termination_grace_period:
+        raise SettingError(
+            "healthcheck_interval",
+            f"leaves nothing of the {settings.termination_grace_period:g} s between SIGTERM and SIGKILL for calls in "
+            "flight; where the pod has more, say so in termination_grace_period",
+        )
 
 
 def _tracing_enabled(read: Environment) -> bool:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
@@ -28,6 +28,9 @@ AttributeValue = str | bool | int | float | Sequence[str] | Sequence[int] | Sequ
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _B3_TRACE = re.compile(rb"(?:[0-9a-f]{16}){1,2}")
 _B3_SPAN = re.compile(rb"[0-9a-f]{16}")
+
+ON_SERVER_SPAN = "faasbase.on_server_span"
+"""Key of the scope under which the call's maker waits for its SERVER span."""
 
 _provider: TracerProvider | None = None
 _tracer: Tracer | None = None
@@ -66,7 +69,12 @@ def span(name: str, /, **attributes: AttributeValue) -> Iterator[Span]:
 
 def current_trace() -> TraceIds | None:
     """Return the ids of the span being in, of this process or of the caller; None outside any trace."""
-    ids = trace.get_current_span().get_span_context()
+    return ids_of(trace.get_current_span())
+
+
+def ids_of(span: Span) -> TraceIds | None:
+    """Return the ids of *span*; None where it is no real one."""
+    ids = span.get_span_context()
     if not ids.is_valid:
         return None
     return TraceIds(f"{ids.trace_id:032x}", f"{ids.span_id:016x}", ids.trace_flags.sampled)
@@ -104,9 +112,11 @@ def with_traceparent(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, by
     return [*kept, (b"traceparent", parent), *([(b"tracestate", state)] if state else [])]
 
 
-def instrument(app: ASGIApp) -> ASGIApp:
+def instrument(app: ASGIApp, *, untraced_path: str | None = None) -> ASGIApp:
     """
     Return *app* so that each of its requests makes exactly one SERVER span; the only place that decides who makes it.
+
+    Requests for *untraced_path*, which probes ask, make none.
 
     FastAPI has telemetry of its own that stands down only where contrib's middleware is inside the app's own stack, so
     a FastAPI app is instrumented in place and any other ASGI app is wrapped.
@@ -115,11 +125,13 @@ def instrument(app: ASGIApp) -> ASGIApp:
         return app
     from .export import instrument_asgi
 
-    return instrument_asgi(app, _provider, _describe)
+    return instrument_asgi(app, _provider, _describe, untraced_path)
 
 
 def _describe(server_span: Span, scope: Scope) -> None:
     global _cold
+    if on_server_span := scope.get(ON_SERVER_SPAN):
+        on_server_span(server_span)
     if not server_span.is_recording():
         return
     server_span.set_attribute("faas.trigger", "http")
@@ -161,8 +173,3 @@ def _from_b3(found: dict[bytes, bytes]) -> bytes | None:
         return None
     flags = b"00" if sampled in (b"0", b"false") else b"01"
     return b"00-" + trace_id.rjust(32, b"0") + b"-" + span_id + b"-" + flags
-
-
-def attributes_of(**attributes: Any) -> dict[str, AttributeValue]:
-    """Return *attributes* without those that are None, since a span refuses them."""
-    return {name: value for name, value in attributes.items() if value is not None}

@@ -16,12 +16,13 @@ from .context import CallContext, call_id_of, enter_call
 from .durations import parse_duration
 from .errors import Problem
 from .exchange import Exchange, Message, Send
+from .failures import handled_failure
 from .lifecycle import Lifecycle
 from .logs import AccessLog
 from .probes import PROBES, Probes, Ready
 from .protocol import AbortConnectionError
 from .settings import Settings
-from .tracing import continue_trace, with_traceparent
+from .tracing import ON_SERVER_SPAN, continue_trace, instrument, with_traceparent
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -35,6 +36,7 @@ IN_FLIGHT = metrics.gauge("http_requests_in_flight", "Calls being handled.")
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"))
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
+_REFUSAL = "faasbase.refusal"
 # nginx's number for a client that left; it never reaches anyone but metrics and logs.
 _CLIENT_CLOSED = 499
 
@@ -56,6 +58,7 @@ class Watchdog:
         access_log: AccessLog | None = None,
     ) -> None:
         self._app = app
+        self._refusing: App = instrument(_refuse)
         self._settings = settings
         self._lifecycle = lifecycle
         self._probes = Probes(settings, lifecycle, ready, self._ask)
@@ -97,7 +100,9 @@ class Watchdog:
             self._lifecycle,
             host=headers.get(b"host"),
             callback=b"x-callback-url" in headers,
+            websocket=not http,
         )
+        scope[ON_SERVER_SPAN] = exchange.enter_span
         self._lifecycle.inflight += 1
         try:
             await self._within_limits(scope, receive, exchange, limit)
@@ -112,47 +117,55 @@ class Watchdog:
         await self._within_limits(scope, receive, exchange, limit)
 
     async def _within_limits(self, scope: Scope, receive: Receive, exchange: Exchange, limit: float | None) -> None:
-        timer = None
+        timer = self._timer(exchange, limit)
         try:
-            self._refuse_excess(scope)
-            if limit:
-                timer = asyncio.get_running_loop().call_later(
-                    limit, self._expire, exchange, limit, asyncio.current_task()
-                )
-            await self._app(scope, receive, exchange.send)
+            await self._app_for(scope, exchange)(scope, receive, exchange.send)
         except Problem as problem:
-            await self._answer_problem(scope, exchange, problem)
+            await exchange.answer(problem)
         except asyncio.CancelledError:
             await self._cancelled(scope, exchange)
         except AbortConnectionError:
             raise
         except (ClientDisconnect, WebSocketDisconnect):
             exchange.left = True
-        except Exception:
-            logger.exception("%s failed", self._name(scope), extra=exchange.ids())
-            await self._answer_problem(scope, exchange, Problem(500, "the function failed; see its log for this call"))
+        except (Exception, SystemExit):  # noqa: BLE001 - the border: logged here, once, with the call's ids
+            await self._crashed(scope, exchange)
         finally:
             if timer is not None:
                 timer.cancel()
         if exchange.unfinished and scope["type"] == "http":
             raise AbortConnectionError
 
-    def _refuse_excess(self, scope: Scope) -> None:
+    def _timer(self, exchange: Exchange, limit: float | None) -> asyncio.TimerHandle | None:
+        if not limit:
+            return None
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        timer = loop.call_later(limit, self._expire, exchange, limit, task)
+        # The limit is the answer's: what a function does in the background behind it has its own time.
+        exchange.on_end = timer.cancel
+        return timer
+
+    def _app_for(self, scope: Scope, exchange: Exchange) -> App:
+        """Return the function's app, or one that refuses: that makes a SERVER span as well."""
+        problem = self._excess(scope)
+        if problem is None:
+            return self._app
+        scope[_REFUSAL] = exchange.messages(problem)
+        return self._refusing
+
+    def _excess(self, scope: Scope) -> Problem | None:
         limit = self._settings.max_inflight
         if limit and self._lifecycle.inflight > limit:
-            raise Problem(
+            return Problem(
                 429,
                 f"{limit} calls are being handled, the most at a time here (max_inflight)",
                 retry_after_seconds=1,
                 headers={"X-OpenFaaS-Internal": "faas-middleware"},
             )
-        if scope["type"] == "http":
-            for name, value in scope["headers"]:
-                if name == b"content-length" and int(value) > self._settings.max_body_bytes:
-                    raise Problem(
-                        413,
-                        f"the body exceeds {self._settings.max_body_bytes} bytes (MAX_BODY_BYTES)",
-                    )
+        largest = self._settings.max_body_bytes
+        if any(name == b"content-length" and int(value) > largest for name, value in scope["headers"]):
+            return Problem(413, f"the body exceeds {largest} bytes (MAX_BODY_BYTES)")
+        return None
 
     def _time_limit(self, headers: dict[bytes, bytes]) -> float:
         """Return the seconds that the call may take; a stream lasts longer than `exec_timeout`, as with of-watchdog."""
@@ -165,33 +178,30 @@ class Watchdog:
     def _expire(self, exchange: Exchange, limit: float, task: asyncio.Task[None] | None) -> None:
         """Answer 504 and cancel the handler; the answer does not wait for it, since a `def` cannot be cancelled."""
         exchange.expired = True
-        if not exchange.started:
-            problem = Problem(504, f"no answer within {limit:g} s", headers={"X-OpenFaaS-Internal": "of-watchdog"})
-            sending = asyncio.ensure_future(exchange.answer(problem))
-            self._sends.add(sending)
-            sending.add_done_callback(self._sends.discard)
+        problem = Problem(504, f"no answer within {limit:g} s", headers={"X-OpenFaaS-Internal": "of-watchdog"})
+        sending = asyncio.ensure_future(exchange.expire(problem))
+        self._sends.add(sending)
+        sending.add_done_callback(self._sends.discard)
         if task is not None:
             task.cancel()
 
     async def _cancelled(self, scope: Scope, exchange: Exchange) -> None:
+        task = asyncio.current_task()
         if exchange.expired:
-            logger.warning(
-                "%s cancelled: no end within its time limit",
-                self._name(scope),
-                extra=exchange.ids(),
-            )
+            logger.warning("%s gave no answer within its time limit", self._name(scope), extra=exchange.ids())
+        elif task is not None and not task.cancelling():
+            # Nobody has cancelled anything here: the handler raised it.
+            await self._crashed(scope, exchange)
         elif self._lifecycle.stopping and not exchange.started:
-            await self._answer_problem(scope, exchange, Problem(503, "the function is stopping", retry_after_seconds=1))
+            await exchange.answer(Problem(503, "the function is stopping", retry_after_seconds=1))
         else:
             exchange.left = True
             raise asyncio.CancelledError
 
-    async def _answer_problem(self, scope: Scope, exchange: Exchange, problem: Problem) -> None:
-        if scope["type"] == "websocket":
-            # Before it is accepted this refuses the handshake with 403; afterwards 1011 is "unexpected condition".
-            await exchange.send_raw({"type": "websocket.close", "code": 1011})
-        elif not exchange.started:
-            await exchange.answer(problem)
+    async def _crashed(self, scope: Scope, exchange: Exchange) -> None:
+        """Log the exception being handled, once and in full, and tell the caller no more than the id."""
+        logger.error("%s failed", self._name(scope), exc_info=handled_failure(), extra=exchange.ids())
+        await exchange.answer(Problem(500, "the function failed; see its log for this call"))
 
     def _enter_root_path(self, scope: Scope) -> None:
         """Put the gateway's prefix back, in root_path and path both: a mount would be 404 with root_path alone."""
@@ -213,7 +223,7 @@ class Watchdog:
 
     def _account(self, scope: Scope, exchange: Exchange) -> None:
         status = _CLIENT_CLOSED if exchange.left else exchange.status or 500
-        seconds = time.monotonic() - exchange.began
+        seconds = exchange.seconds or time.monotonic() - exchange.began
         code, method = (
             str(status),
             scope["method"].lower() if scope["method"] in _METHODS else "unknown",
@@ -222,6 +232,11 @@ class Watchdog:
         DURATION.observe(seconds, trace=exchange.trace, code=code, method=method)
         if self._access_log is not None:
             self._access_log.write(scope["method"], self._path(scope), status, seconds, exchange.ids())
+
+
+async def _refuse(scope: Any, receive: Any, send: Any) -> None:
+    for message in scope[_REFUSAL]:
+        await send(message)
 
 
 def _shorter_timeout(value: bytes | None) -> float | None:

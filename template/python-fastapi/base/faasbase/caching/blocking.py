@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from .backend import CacheBackend, CacheError
 from .flights import Flight, ThreadFlights
 from .operations import Operations
-from .values import Found, Values
+from .values import Found, Packed, Unfit, Values
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,15 +39,17 @@ class BlockingCache:
         if key in self._flights:
             self._operations.count("load", "wait")
 
-        def run(flight: Flight) -> bytes:
-            encoded = self._load(key, load, returns)
-            if not flight.outdated:
-                self._store(key, encoded, ttl_seconds)
+        def run(flight: Flight) -> Packed:
+            packed = self._load(key, load, returns)
+            if isinstance(packed, Unfit):
+                self._operations.unfit(key, packed.reason)
+            elif not flight.outdated:
+                self._store(key, packed, ttl_seconds)
                 if flight.outdated:
                     self._forget(key)
-            return encoded
+            return packed
 
-        return returns.decode(self._flights.join(key, run, wait_seconds=WAIT_SECONDS))
+        return returns.unpack(self._flights.join(key, run, wait_seconds=WAIT_SECONDS))
 
     def delete(self, key: str) -> None:
         """Forget *key*; the value of a load that is under way does not stay in the cache."""
@@ -65,9 +67,10 @@ class BlockingCache:
             return found
         return None
 
-    def _load(self, key: str, load: Callable[[], T], values: Values[T]) -> bytes:
+    def _load(self, key: str, load: Callable[[], T], values: Values[T]) -> Packed:
         with self._operations.loading(key):
-            return values.encode(load())
+            value = load()
+        return values.pack(value)
 
     def _store(self, key: str, encoded: bytes, ttl_seconds: float) -> None:
         with self._operations.record("set", key):

@@ -11,7 +11,7 @@ from .backend import CacheBackend, open_backend
 from .blocking import BlockingCache
 from .flights import Flight, Flights
 from .operations import Operations
-from .values import Found, Values, values_of
+from .values import Found, Packed, Unfit, Values, values_of
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -85,11 +85,11 @@ class Cache:
 
         Concurrent callers in this process share one call, and its error if it has one; nothing is cached then.  Every
         caller gets a value of its own, made from JSON by the type *returns*; None is a value too.  If the back end is
-        down the value is loaded and not stored.
+        down, or the value does not survive JSON, it is loaded and not stored; all who wait for one load then get the
+        same object.
 
         Raises:
             ValueError: *ttl_seconds* is zero or less.
-            TypeError: What *load* returned is not a *returns*.
         """
         _check(ttl_seconds)
         values: Values[T] = values_of(returns)
@@ -99,17 +99,20 @@ class Cache:
         if key in self._flights:
             self._operations.count("load", "wait")
 
-        async def run(flight: Flight) -> bytes:
+        async def run(flight: Flight) -> Packed:
             with self._operations.loading(key):
-                encoded = values.encode(await load())
-            if not flight.outdated:
+                value = await load()
+            packed = values.pack(value)
+            if isinstance(packed, Unfit):
+                self._operations.unfit(key, packed.reason)
+            elif not flight.outdated:
                 flight.storing = True
-                await self._store(key, encoded, ttl_seconds)
+                await self._store(key, packed, ttl_seconds)
                 if flight.outdated:
                     await self._forget(key)
-            return encoded
+            return packed
 
-        return values.decode(await self._flights.join(key, run))
+        return values.unpack(await self._flights.join(key, run))
 
     async def close(self) -> None:
         """Cancel the loads that are still under way and close the back end."""

@@ -61,7 +61,8 @@ def cached(
     Entries are told apart by all arguments, whose types must have one clear spelling: numbers, text, bytes, dates,
     collections, models and dataclasses.  *key*, called with the same arguments, returns what to tell them apart by
     instead (needed for methods, sessions and requests).  Raise *version* when the function's meaning changes.  Results
-    travel as JSON of the annotated return type, so the function needs one; None is kept too, errors are not.
+    travel as JSON of the annotated return type, so the function needs one; None is kept too, errors are not.  A result
+    that JSON cannot carry (a model's NaN, bytes of a model that are no UTF-8) is returned and not kept.
 
     Raises:
         ValueError: *ttl* is no duration, or not more than zero.

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-Load = Callable[["Flight"], Coroutine[Any, Any, bytes]]
-ThreadLoad = Callable[["Flight"], bytes]
+from .values import Packed
+
+Load = Callable[["Flight"], Coroutine[Any, Any, Packed]]
+ThreadLoad = Callable[["Flight"], Packed]
 
 
 @dataclass(eq=False)
@@ -23,7 +25,7 @@ class Flight:
 
 @dataclass(eq=False)
 class _TaskFlight(Flight):
-    task: "asyncio.Task[bytes]" = field(init=False)
+    task: "asyncio.Task[Packed]" = field(init=False)
     waiters: int = 0
 
     async def stored(self, timeout_seconds: float) -> None:
@@ -34,7 +36,7 @@ class _TaskFlight(Flight):
 
 @dataclass(eq=False)
 class _ThreadFlight(Flight):
-    future: "Future[bytes]" = field(default_factory=Future)
+    future: "Future[Packed]" = field(default_factory=Future)
 
 
 class Flights:
@@ -47,14 +49,14 @@ class Flights:
 
     def __init__(self) -> None:
         self._by_key: dict[str, _TaskFlight] = {}
-        self._tasks: set[asyncio.Task[bytes]] = set()
+        self._tasks: set[asyncio.Task[Packed]] = set()
         self.landed = 0
         """How many loads have ended: tells whether one may have ended while its caller was looking elsewhere."""
 
     def __contains__(self, key: str) -> bool:
         return key in self._by_key
 
-    async def join(self, key: str, load: Load) -> bytes:
+    async def join(self, key: str, load: Load) -> Packed:
         """Return the result of the flight for *key*, starting one with *load* if there is none."""
         flight = self._by_key.get(key) or self._start(key, load)
         flight.waiters += 1
@@ -91,7 +93,7 @@ class Flights:
         flight.task.add_done_callback(lambda task: self._land(key, flight, task))
         return flight
 
-    def _land(self, key: str, flight: _TaskFlight, task: "asyncio.Task[bytes]") -> None:
+    def _land(self, key: str, flight: _TaskFlight, task: "asyncio.Task[Packed]") -> None:
         self.landed += 1
         self._tasks.discard(task)
         self._leave(key, flight)
@@ -114,7 +116,7 @@ class ThreadFlights:
     def __contains__(self, key: str) -> bool:
         return key in self._by_key
 
-    def join(self, key: str, load: ThreadLoad, *, wait_seconds: float) -> bytes:
+    def join(self, key: str, load: ThreadLoad, *, wait_seconds: float) -> Packed:
         """Return the result of the flight for *key*; after *wait_seconds* behind another thread, load it here."""
         with self._lock:
             running = self._by_key.get(key)
@@ -136,7 +138,7 @@ class ThreadFlights:
             if flight is not None:
                 flight.outdated = True
 
-    def _lead(self, key: str, flight: _ThreadFlight, load: ThreadLoad) -> bytes:
+    def _lead(self, key: str, flight: _ThreadFlight, load: ThreadLoad) -> Packed:
         try:
             result = load(flight)
         except BaseException as exc:

@@ -12,10 +12,12 @@ from .keys import function_part
 
 log = logging.getLogger(__name__)
 
+_MAX_NAMES = 100
+
 
 @dataclass(slots=True)
 class Outcome:
-    """How an operation ended: ``ok``, ``hit``, ``miss``, ``wait`` or ``error``."""
+    """How an operation ended: ``ok``, ``hit``, ``miss``, ``wait``, ``unfit`` or ``error``."""
 
     name: str = "ok"
 
@@ -30,6 +32,7 @@ class Operations:
             ("operation", "outcome"),
         )
         self._failing = False
+        self._unfit = set[str]()
 
     @contextmanager
     def record(self, operation: str, key: str) -> Iterator[Outcome]:
@@ -56,6 +59,15 @@ class Operations:
             outcome = "ok"
         finally:
             self.count("load", outcome)
+
+    def unfit(self, key: str, reason: str) -> None:
+        """Tell that the value of *key* is not kept since JSON cannot carry it: in one log line for each function."""
+        self.count("set", "unfit")
+        name = function_part(key)
+        # Keys that are not @cached's own may begin with anything.
+        if name not in self._unfit and len(self._unfit) < _MAX_NAMES:
+            self._unfit.add(name)
+            log.warning("results of %s do not survive JSON (%s) and are not cached", name or "a load", reason)
 
     def count(self, operation: str, outcome: str) -> None:
         self._counted.inc(operation=operation, outcome=outcome)

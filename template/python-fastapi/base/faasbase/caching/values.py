@@ -26,40 +26,49 @@ class Found(Generic[T]):
     value: T
 
 
+@dataclass(frozen=True, slots=True)
+class Unfit(Generic[T]):
+    """A value that JSON cannot carry: those who wait for it get it as it is, and no cache does."""
+
+    value: T
+    reason: str
+
+
+Packed = bytes | Unfit[Any]
+
+
 class Values(Generic[T]):
     """Encodes and decodes the values of one type."""
 
     def __init__(self, returns: Any) -> None:
-        self._returns = returns
         self._adapter: TypeAdapter[T] = _adapter(returns)
 
-    def encode(self, value: T) -> bytes:
-        """
-        Return *value* as JSON.
-
-        Raises:
-            TypeError: *value* is not what its type promises, so that what comes out of the cache would differ.
-        """
-        from pydantic_core import PydanticSerializationError
-
+    def pack(self, value: T) -> bytes | Unfit[T]:
+        """Return *value* as JSON, or as it is where it would not come back from there as what its type promises."""
         try:
-            return self._adapter.dump_json(value, round_trip=True, warnings="error")
-        except PydanticSerializationError as exc:
-            raise TypeError(f"a cached value is no {self._returns!r}, as its annotation says") from exc
+            encoded = self._adapter.dump_json(value, round_trip=True, warnings="error")
+            decoded = self._adapter.validate_json(encoded)
+            lost = b"null" in encoded and _nulled(self._plain(value), self._plain(decoded))
+        except Exception as exc:  # noqa: BLE001 - whatever a model's own code raises, a cache adds no error
+            return Unfit(value, type(exc).__name__)
+        return Unfit(value, "null in the place of a value") if lost else encoded
 
-    def decode(self, encoded: bytes) -> T:
-        """Return the value; raises ValueError (pydantic's) where *encoded* was written for another type."""
-        return self._adapter.validate_json(encoded)
+    def unpack(self, packed: Packed) -> T:
+        """Return what was packed."""
+        return packed.value if isinstance(packed, Unfit) else self._adapter.validate_json(packed)
 
     def find(self, encoded: bytes | None) -> Found[T] | None:
         """Return what was cached, which may be None itself, or None where nothing fit for this type was."""
         if encoded is None:
             return None
         try:
-            return Found(self.decode(encoded))
-        except ValueError:
+            return Found(self._adapter.validate_json(encoded))
+        except Exception:  # noqa: BLE001 - as in `pack`
             # Another version of the function wrote it, before its type changed.
             return None
+
+    def _plain(self, value: T) -> Any:
+        return self._adapter.dump_python(value, round_trip=True, warnings=False)
 
 
 def values_of(returns: Any) -> Values[Any]:
@@ -69,6 +78,17 @@ def values_of(returns: Any) -> Values[Any]:
     if isinstance(returns, Hashable):
         return _known(returns)
     return Values(returns)
+
+
+def _nulled(before: Any, after: Any) -> bool:
+    """Tell whether JSON has put null in the place of a value, as it does with the NaN of a model."""
+    if after is None:
+        return before is not None
+    if isinstance(before, dict) and isinstance(after, dict):
+        before, after = before.values(), after.values()
+    elif not (isinstance(before, list | tuple) and isinstance(after, list | tuple)):
+        return False
+    return any(map(_nulled, before, after))
 
 
 @lru_cache(maxsize=256)

@@ -1,76 +1,65 @@
 """
 Events pushed over HTTP, in CloudEvents' binary or structured mode.
 
-What the handler says becomes a status: settled 204; again later 503 with ``Retry-After``; never 4xx, which OpenFaaS'
-queue workers do not retry.
+Taken is a POST that has one of the headers ``ce-specversion``, ``ce-id``, ``ce-source`` and ``ce-type`` (and needs them
+all: binary mode, the data is the body), or a content type of ``application/cloudevents+json`` (structured mode, data as
+JSON).  Not taken are batches and ``data_base64`` (415).  A request without any CloudEvents attribute is a call of the
+function's HTTP surface, whatever its body holds.
+
+What the handler says becomes a status: settled 204; never 4xx, which OpenFaaS' queue workers do not retry; again later
+503 (or the handler's own 429) with ``Retry-After``.
 """
 
 from __future__ import annotations
 
-import hmac
 import inspect
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .. import metrics
-from ..errors import FieldError, Problem, Reject, Retry, SettingError
-from ..settings import Settings
+from ..errors import FieldError, Problem, Reject, Retry
 from ..tracing import span
 from . import Event, EventHandler
+from .guarding import RETRY_AFTER_SECONDS, Check
 
 logger = logging.getLogger(__name__)
 
 OUTCOMES = metrics.counter("faas_events", "Events by what became of them.", ("type", "outcome"))
 
 _STRUCTURED = "application/cloudevents+json"
+_REQUIRED = ("ce-id", "ce-source", "ce-specversion", "ce-type")
 _ATTRIBUTES = frozenset(("id", "source", "type", "specversion", "subject", "time", "datacontenttype", "dataschema"))
-_RETRY_AFTER_SECONDS = 5.0
-_MAX_SECRET_BYTES = 4096
+_MARKS = frozenset(name.encode("ascii") for name in _REQUIRED)
+_CLOUDEVENTS = b"application/cloudevents"
 
 
 def is_event(scope: Scope) -> bool:
-    """Tell a pushed event from a call of the HTTP surface: by its content type, or CloudEvents' headers."""
+    """
+    Tell a pushed event from a call of the HTTP surface: by its content type, or one of CloudEvents' required headers.
+
+    One of them is enough, so that an event which lacks others is refused and not taken for a call, and lost.
+    """
     for name, value in scope["headers"]:
-        if name == b"ce-specversion" or (name == b"content-type" and value.startswith(b"application/cloudevents")):
+        if name in _MARKS or (name == b"content-type" and value.lower().startswith(_CLOUDEVENTS)):
             return True
     return False
-
-
-def guard(settings: Settings) -> Callable[[Request], None]:
-    """
-    Return the check that every pushed event passes first.
-
-    Raises:
-        SettingError: Events would be open to anyone: the gateway does not authenticate ``/function/*``.
-    """
-    if settings.events_http_secret is not None:
-        path = settings.secrets_dir / settings.events_http_secret
-        _read_secret(path)
-        return lambda request: _check_bearer(request, path)
-    if settings.events_http_public:
-        return lambda request: None
-    raise SettingError(
-        "EVENTS_HTTP_SECRET",
-        "must name the secret that pushers of events show as bearer token, "
-        "or EVENTS_HTTP_PUBLIC=true let anyone push them: the gateway authenticates no function",
-    )
 
 
 class EventsApp:
     """The ASGI app that pushed events go to."""
 
-    def __init__(self, handlers: Sequence[EventHandler], check: Callable[[Request], None]) -> None:
+    def __init__(self, handlers: Sequence[EventHandler], check: Check) -> None:
         self._handlers = {kind: handler for handler in handlers for kind in handler.types}
         self._check = check
 
@@ -115,12 +104,27 @@ async def _outcome(handler: EventHandler, attributes: Mapping[str, Any]) -> tupl
         logger.warning("event %s rejected: %s", event.id, exc.reason)
         return "rejected", Problem(422, exc.reason or "the event was rejected")
     except Retry as exc:
-        after = _RETRY_AFTER_SECONDS if exc.after_seconds is None else exc.after_seconds
+        after = RETRY_AFTER_SECONDS if exc.after_seconds is None else exc.after_seconds
         return "retried", Problem(503, exc.reason or "the event is to be sent again", retry_after_seconds=after)
+    except Problem as exc:
+        return _problem_outcome(exc, handler, event)
     except Exception:
         logger.exception("event %s failed in %s", event.id, handler.name)
-        return "failed", Problem(503, "the handler failed; see its log", retry_after_seconds=_RETRY_AFTER_SECONDS)
+        return "failed", Problem(503, "the handler failed; see its log", retry_after_seconds=RETRY_AFTER_SECONDS)
     return "settled", Response(status_code=204)
+
+
+def _problem_outcome(problem: Problem, handler: EventHandler, event: Event[Any]) -> tuple[str, Problem]:
+    """Pass on what the handler has answered: a 4xx gives the event up, all else has it sent again."""
+    if problem.status < 500 and problem.status != 429:
+        logger.warning("event %s rejected: %s", event.id, problem.detail)
+        return "rejected", problem
+    if problem.status in (429, 503):
+        if not any(name.lower() == "retry-after" for name in problem.headers):
+            problem.headers["Retry-After"] = f"{RETRY_AFTER_SECONDS:.0f}"
+        return "retried", problem
+    logger.error("event %s failed in %s: %s", event.id, handler.name, problem.detail, exc_info=problem)
+    return "failed", Problem(503, problem.detail, errors=problem.errors, retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 async def _run(handler: EventHandler, event: Event[Any]) -> None:
@@ -137,13 +141,21 @@ async def _attributes(request: Request) -> dict[str, Any]:
     except HTTPException as exc:
         raise Problem(exc.status_code, exc.detail) from exc
     content_type = request.headers.get("content-type", "")
-    if content_type.split(";")[0].strip().lower() == _STRUCTURED:
+    kind = _media_type(content_type)
+    if kind == _STRUCTURED:
         return _structured(_json(body))
-    if content_type.startswith("application/cloudevents"):
+    if kind.startswith(_CLOUDEVENTS.decode("ascii")):
         raise Problem(415, "events come one at a time, in binary mode or as application/cloudevents+json")
-    headers = {k[3:]: unquote(v) for k, v in request.headers.items() if k.startswith("ce-")}
-    headers.setdefault("datacontenttype", content_type or "application/json")
-    return {**_sorted_attributes(headers), "data": _data(body, headers["datacontenttype"])}
+    return _binary(request.headers, content_type, body)
+
+
+def _binary(headers: Headers, content_type: str, body: bytes) -> dict[str, Any]:
+    missing = [FieldError(name, "is missing") for name in _REQUIRED if name not in headers]
+    if missing:
+        raise Problem(400, "an event in binary mode has four headers at least", errors=missing)
+    given = {name[3:]: unquote(value) for name, value in headers.items() if name.startswith("ce-")}
+    given.setdefault("datacontenttype", content_type or "application/json")
+    return {**_sorted_attributes(given), "data": _data(body, given["datacontenttype"])}
 
 
 def _structured(document: Any) -> dict[str, Any]:
@@ -162,10 +174,14 @@ def _sorted_attributes(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _data(body: bytes, content_type: str) -> Any:
-    kind = content_type.split(";")[0].strip().lower()
+    kind = _media_type(content_type)
     if kind == "application/json" or kind.endswith("+json"):
         return _json(body) if body else None
     return body.decode("utf-8", "replace") if kind.startswith("text/") else body
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.split(";")[0].strip().lower()
 
 
 def _json(body: bytes) -> Any:
@@ -177,26 +193,3 @@ def _json(body: bytes) -> Any:
 
 def _field_errors(exc: ValidationError) -> list[FieldError]:
     return [FieldError(".".join(map(str, e["loc"])), e["msg"]) for e in exc.errors(include_input=False)]
-
-
-def _check_bearer(request: Request, path: Path) -> None:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    # The file is read each time: kubelet replaces it when the secret is rotated.
-    shown = scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode("utf-8"), _read_secret(path))
-    if not shown:
-        raise Problem(
-            401,
-            "a valid bearer token is needed to push events",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
-
-
-def _read_secret(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            secret = file.read(_MAX_SECRET_BYTES).strip()
-    except OSError as exc:
-        raise SettingError("EVENTS_HTTP_SECRET", f"the secret cannot be read: {exc.strerror}") from None
-    if not secret:
-        raise SettingError("EVENTS_HTTP_SECRET", "the secret is empty")
-    return secret
