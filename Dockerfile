@@ -17,7 +17,7 @@ COPY base /opt/faasbase
 # The standard library is compiled too: official images ship it without bytecode, and a read-only root keeps it so.
 RUN python3 -m venv /opt/venv \
  && pip install --require-hashes -r /opt/faasbase/requirements.txt \
- && pip wheel --no-deps --wheel-dir /opt/faasbase/wheel /opt/faasbase \
+ && pip wheel --no-build-isolation --no-deps --wheel-dir /opt/faasbase/wheel /opt/faasbase \
  && pip install --no-deps /opt/faasbase/wheel/*.whl \
  && echo "faasbase @ file://$(ls /opt/faasbase/wheel/*.whl)" > /opt/faasbase/pin.txt \
  && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash \

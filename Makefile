@@ -41,7 +41,7 @@ deploy: ## Build, push and deploy every function with faas-cli
 	faas-cli up -f stack.yml
 
 lock: .venv ## Renew the pinned and hashed requirements
-	$(LOCK) --extra otel $(TEMPLATE)/base/pyproject.toml -o $(TEMPLATE)/base/requirements.txt
+	$(LOCK) --extra otel --extra build $(TEMPLATE)/base/pyproject.toml -o $(TEMPLATE)/base/requirements.txt
 	$(LOCK) -c $(TEMPLATE)/base/requirements.txt --group dev -o tests/requirements.txt
 	$(LOCK) -c $(TEMPLATE)/base/requirements.txt --group local -o $(TEMPLATE)/local/requirements.txt
 

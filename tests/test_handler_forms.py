@@ -217,3 +217,57 @@ async def test_ready_that_fails_is_not_ready() -> None:
         assert (await call(function.port, "/")).status == 200
         assert (await call(function.port, "/_/ready")).status == 503
         assert "ZeroDivisionError" in await function.log_line("ready() failed")
+
+
+TYPED = """
+from pydantic import BaseModel
+
+
+class Greeting(BaseModel):
+    name: str
+
+
+async def handle(greeting: Greeting) -> str:
+    return greeting.name
+"""
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "text/plain; charset=utf-8", "application/json"])
+async def test_typed_handle_takes_json_as_openfaas_sends_it(content_type: str | None) -> None:
+    """`faas-cli invoke` and the connectors send text/plain unless they are told otherwise."""
+    headers = {"Content-Type": content_type} if content_type else {}
+    async with run_function(TYPED) as function:
+        answer = await call(function.port, method="POST", headers=headers, body=b'{"name": "Ada"}')
+        assert (answer.status, answer.json()) == (200, "Ada")
+
+
+async def test_body_of_another_type_is_told_which_one_is_needed() -> None:
+    """What curl sends with -d is a form."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    async with run_function(TYPED) as function:
+        answer = await call(function.port, method="POST", headers=headers, body=b'{"name": "Ada"}')
+        assert (answer.status, answer.json()["detail"]) == (
+            422,
+            "the request is not valid; a JSON body needs Content-Type: application/json",
+        )
+        broken = await call(function.port, method="POST", headers={"Content-Type": "application/json"}, body=b'{"n')
+        (error,) = broken.json()["errors"]
+        assert error["field"] == "body"
+        assert "is no JSON" in error["message"]
+
+
+async def test_redirect_leads_to_no_other_host() -> None:
+    """A path that begins with two slashes would, in a relative redirect, name a host."""
+    source = """
+from fastapi import APIRouter
+
+router = APIRouter()
+
+
+@router.get("/{anything:path}/")
+async def slashed(anything: str) -> str:
+    return anything
+"""
+    async with run_function(source, ROOT_PATH="/") as function:
+        answer = await call(function.port, "//evil.example/x")
+        assert (answer.status, answer.header("location")) == (307, "/evil.example/x/")

@@ -116,6 +116,15 @@ async def test_endless_header_is_cut(function: Process) -> None:
     assert function.resident_bytes() - before < 8 << 20
 
 
+async def test_one_unfinished_header_is_refused_long_before_the_read_timeout() -> None:
+    """A header counts from its first byte, and not only once the parser has it whole."""
+    async with run_function(HANDLER) as function, opened(function.port) as connection:
+        await connection.send(b"GET / HTTP/1.1\r\nHost: h\r\nX-Long: ")
+        for _ in range(8):
+            await connection.send(b"a" * 65536)
+        assert (await connection.answer(timeout_seconds=3)).status == 431
+
+
 HALF = b"GET / HTTP/1.1\r\nHost: h\r\n"
 UPLOAD = b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n"
 

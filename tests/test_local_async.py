@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -116,8 +117,12 @@ async def test_function_that_does_not_run_is_told_to_the_callback_as_503(local: 
     async with receiving() as receiver:
         headers = {"X-Callback-Url": receiver.url, "X-Call-Id": "chosen"}
         await call(local.port, "/async-function/broken", method="POST", headers=headers)
-        got, _ = await receiver.next()
+        got, body = await receiver.next()
+        sync = (await call(local.port, "/function/broken", headers={"X-Call-Id": "chosen"})).json()
     assert (got["x-function-status"], got["x-call-id"]) == ("503", "chosen")
+    assert got["content-type"] == "application/problem+json"
+    assert "nothing_of_this_name is not installed" in sync["detail"]
+    assert json.loads(body) == sync
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "gopher://127.0.0.1/x", "http://", "nonsense"])

@@ -25,9 +25,12 @@ async def handle(seconds: float = 0) -> str:
     return "version {version}"
 """
 FRAGILE = """
+import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 from fastapi import APIRouter
 
 router = APIRouter()
@@ -39,7 +42,15 @@ async def pid() -> int:
 @router.get("/die")
 async def die() -> None:
     print("these are my last words", flush=True)
+    logging.getLogger(__name__).critical("what another caller sent")
     os._exit(3)
+
+@router.get("/die-in-a-thread")
+async def die_in_a_thread() -> None:
+    thread = threading.Thread(target=lambda: {}["nothing"])
+    thread.start()
+    thread.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 @router.get("/child")
 async def child() -> int:
@@ -51,6 +62,18 @@ async def long_line() -> str:
     return "printed"
 """
 BROKEN = "raise RuntimeError('this handler is broken')\n"
+NEEDS_A_SERVER = """
+from pathlib import Path
+
+with Path({attempts!r}).open("a") as attempts:
+    attempts.write("x")
+if not Path({server!r}).exists():
+    raise OSError("the server is not there")
+print("found the server", flush=True)
+
+async def handle() -> str:
+    return "served"
+"""
 
 
 class Caller:
@@ -95,11 +118,17 @@ async def test_change_that_does_not_start_leaves_the_old_process_serving(tmp_pat
     project = make_project(tmp_path, {"fn": VERSION.format(version=1)})
     with up(project) as local:
         write_handler(project, "fn", BROKEN)
-        await local.says("the change does not start, the process before it goes on")
+        await local.says("fn: the change does not start; THE OLD CODE GOES ON")
+        assert "fn/handler.py:1: RuntimeError: this handler is broken" in local.output()
         assert (await call(local.port, "/function/fn")).text == '"version 1"'
         described = (await call(local.port, "/system/function/fn")).json()
         assert described["availableReplicas"] == 1
-        assert "this handler is broken" in described["annotations"]["local/error"]
+        error = described["annotations"]["local/error"]
+        assert "the old code goes on" in error
+        assert "this handler is broken" in error
+        # The next change is told of again, though it is broken in the same way.
+        write_handler(project, "fn", BROKEN + "# not yet\n")
+        await local.says("fn: the change does not start; THE OLD CODE GOES ON", times=2)
         write_handler(project, "fn", VERSION.format(version=2))
         await local.says("fn: replaced")
         assert (await call(local.port, "/function/fn")).text == '"version 2"'
@@ -131,7 +160,7 @@ async def test_function_that_crashes_is_reported_and_started_again(tmp_path: Pat
         assert (await call(local.port, "/function/fn/die")).status == 502
         await local.says("fn: crashed, starts again in 0.5 s")
         assert "exit status 3" in local.output()
-        assert local.output().count("these are my last words") == 2
+        assert local.output().count("these are my last words") == 1
         await local.says("fn: ready", times=2)
         assert (await call(local.port, "/function/fn")).text != first
         # The second crash in a row waits longer, and the caller is told how long.
@@ -139,6 +168,29 @@ async def test_function_that_crashes_is_reported_and_started_again(tmp_path: Pat
         await local.says("starts again in 1.0 s")
         refused = await call(local.port, "/function/fn")
         assert (refused.status, refused.header("Retry-After")) == (503, "1")
+        # The log is for whoever runs the function, and not for its callers.
+        assert refused.json()["detail"] == "fn is not running: the process ended: exit status 3"
+        await local.says("fn: ready", times=3)
+        with suppress(WireError):
+            await call(local.port, "/function/fn/die-in-a-thread")
+        await local.says("the process ended: ended by SIGKILL\n  KeyError: 'nothing' (fn/handler.py:")
+
+
+async def test_start_that_fails_is_told_once_and_tried_again_quietly(tmp_path: Path) -> None:
+    attempts, server = tmp_path / "attempts", tmp_path / "server"
+    handler = NEEDS_A_SERVER.format(attempts=str(attempts), server=str(server))
+    project = make_project(tmp_path, {"fn": handler})
+    with up(project) as local:
+        await anyio.to_thread.run_sync(lambda: wait_until(lambda: len(attempts.read_text()) == 3, "tried", 12))
+        assert local.output().count("does not start; waiting for a change of its code") == 1
+        assert local.output().count("OSError: the server is not there") == 1
+        server.touch()
+        await local.says("fn: ready")
+        assert (await call(local.port, "/function/fn")).text == '"served"'
+        # What the process wrote before it was ready is shown when it is.
+        assert "fn | found the server" in local.output()
+        kept = (await call(local.port, "/system/logs?name=fn")).text
+        assert kept.count("the server is not there") >= 3
 
 
 async def test_long_line_of_output_hangs_nothing(tmp_path: Path) -> None:
@@ -212,6 +264,13 @@ def test_taken_port_is_said_with_a_way_out(tmp_path: Path) -> None:
     assert f"port {port} is taken" in ended.stderr
     assert "--port" in ended.stderr
     assert "make up PORT=" in ended.stderr
+
+
+@pytest.mark.parametrize("port", ["abc", "80000", "-1", "8" * 5000])
+def test_port_that_is_none_is_refused_with_the_range(tmp_path: Path, port: str) -> None:
+    ended = run_up(make_project(tmp_path, {}), f"--port={port}")
+    assert ended.returncode == 2
+    assert "a port is a number from 0 to 65535" in ended.stderr
 
 
 def test_folder_without_a_stack_file_is_told_what_to_do(tmp_path: Path) -> None:
@@ -293,15 +352,6 @@ async def test_changed_stack_file_is_said_to_need_a_start(tmp_path: Path) -> Non
     with up(project) as local:
         (project / "stack.yml").touch()
         await local.says("stack.yml has changed: start again to have it read")
-
-
-def test_curl_of_the_readme_is_shown_with_the_right_address(tmp_path: Path) -> None:
-    project = make_project(tmp_path, {"fn": VERSION.format(version=1), "broken": BROKEN})
-    readme = "# fn\n\nNo curl here.\n\n```sh\n$ curl -s \\\n  http://127.0.0.1:8080/function/fn\n```\n"
-    (project / "fn" / "README.md").write_text(readme)
-    with up(project) as local:
-        assert f"  curl -s \\\n  {local.url}/function/fn\n" in local.output()
-        assert f"broken    {local.url}/function/broken\n  does not start yet" in local.output()
 
 
 def test_processes_below_a_folder_are_found() -> None:

@@ -71,6 +71,12 @@ async def warn() -> None:
     warnings.warn("old fashioned", DeprecationWarning, stacklevel=1)
 
 
+@router.get("/numbers")
+async def numbers() -> None:
+    odd = {"ratio": float("nan"), "sides": [float("inf"), -float("inf"), 0.5], "huge": 1 << 20_000}
+    log.warning("odd numbers", extra={"odd": odd})
+
+
 @router.get("/surrogate")
 async def surrogate() -> None:
     log.warning("half a pair: \\ud800")
@@ -155,6 +161,14 @@ async def test_fields_of_the_call_become_members(function: Process) -> None:
     """``extra=`` stays structured."""
     line = await written(function, "paid", order={"id": 7, "lines": [1, 2]}, paid=True)
     assert (line["order"], line["paid"]) == ({"id": 7, "lines": [1, 2]}, True)
+
+
+async def test_numbers_that_json_has_not_are_text(function: Process) -> None:
+    """A line with a bare NaN is no JSON and would be dropped by what reads it."""
+    await call(function.port, "/numbers")
+    text = await function.log_line("odd numbers")
+    line = json.loads(text, parse_constant=lambda name: pytest.fail(f"a bare {name}"))
+    assert line["odd"] == {"ratio": "NaN", "sides": ["Infinity", "-Infinity", 0.5], "huge": hex(1 << 20_000)}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,9 @@ def _example(address: str, document: Any, event_type: str | None) -> str:
         headers = " ".join(f"-H 'ce-{name}: {value}'" for name, value in attributes.items())
         return f"curl -s {address} {headers} --json '{{}}'"
     for path in sorted(offered, key=lambda each: (each != "/", "{" in each)):
-        target = address + ("" if path == "/" else path)
+        target = shlex.quote(address + ("" if path == "/" else path))
         if "get" in offered[path]:
-            return f"curl -s '{target}'" if "{" in path else f"curl -s {target}"
+            return f"curl -s {target}"
         if method := next((each for each in WITH_BODY if each in offered[path]), None):
             other = "" if method == "post" else f" -X {method.upper()}"
             return f"curl -s{other} {target} --json '{{}}'"

@@ -53,7 +53,8 @@ class Output:
         """Return *reason* for the terminal: places as the project has them, and the traceback that led to it."""
         lines = [self._source.mapped(reason)]
         if self.failure is not None:
-            lines += self._trace
+            # The exception itself mostly is the end of the reason.
+            lines += self._trace[:-1] if self._trace and self._trace[-1] in reason else self._trace
         elif found := _last_traceback([*self._unstructured]):
             # It stands above, as it was written: here is where to look.
             lines.append(summary(found, self._source))

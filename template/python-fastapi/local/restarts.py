@@ -7,7 +7,7 @@ import time
 
 CRASH_SECONDS = (0.5, 30.0)
 """After a crash: the first wait and the longest, each twice the one before."""
-START_SECONDS = (5.0, 30.0)
+START_SECONDS = (2.0, 30.0)
 """After a failed start, which only a change of code or a server that comes back can mend."""
 STABLE_SECONDS = 30.0
 """A process that served this long has its crash answered by the first wait again."""

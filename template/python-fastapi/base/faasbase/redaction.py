@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 MASK = "***"
 
@@ -39,7 +39,7 @@ _ASSIGNMENT = re.compile(
     rf"(?=[acejmpst])((?:{_NAMES}){_SEPARATOR})(?:{_QUOTED}|[\[{{(][^\r\n]*+|{_BARE})", re.IGNORECASE
 )
 _BEARER = re.compile(r"([BbDd](?i:earer|asic|igest))\s{1,8}[^\s\"'<>,;&)}\]]{4,}")
-_JWT = re.compile(r"(?<![\w-])eyJ[\w-]{6,}+(?:\.[\w-]*+){2,4}")
+_JWT = re.compile(r"eyJ(?<![\w-]eyJ)[\w-]{6,}+(?:\.[\w-]*+){2,4}")
 # The second form is a password with a slash in it, which must not be the port of an URL with an @ in its path.
 _USERINFO = re.compile(r"://(?:[^\s/\"']+|[^\s/@:\"'\[]*+:(?!\d{1,5}/)(?:[^\s\"':@]++|@|:(?!//))*)@")
 
@@ -47,7 +47,7 @@ _SHORTEST_SECRET = 6
 _RESCAN_SECONDS = 30.0
 _MAX_SECRET_FILES = 256
 _MAX_SECRET_BYTES = 64 * 1024
-_MAX_SCANNED_BYTES = 2 * 1024 * 1024
+_MAX_SCANNED_BYTES = 1024 * 1024
 _MAX_VALUES_OF_FILE = 128
 _MAX_VALUES = 1024
 _MAX_DEPTH = 6
@@ -63,7 +63,7 @@ class Redactor:
     Replaces what must not be seen by ``***``.
 
     Known values come from settings in *environ* that are named like secrets or are URLs with a password, and from the
-    files in *secrets_dir*: 256 files, 64 KiB of each and 2 MiB of all (small files first), 128 values a file, 1024 in
+    files in *secrets_dir*: 256 files, 64 KiB of each and 1 MiB of all (small files first), 128 values a file, 1024 in
     all.  Secrets rotate, hence the files' states are looked at every half minute, and read again when one differs.
     """
 
@@ -72,20 +72,20 @@ class Redactor:
         secrets_dir: Path,
         environ: Mapping[str, str] | None = None,
         fields: Iterable[str] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._secrets_dir = secrets_dir
         self._fields = frozenset(name.lower() for name in fields)
         self._from_settings = sorted(set(_secret_settings(environ or {})))
         self._files: list[_SecretFile] = []
         self._known = _KnownValues(self._from_settings)
-        self._next_scan = 0.0
+        self._clock = clock
+        self._next_scan = clock()
 
     def text(self, text: str) -> str:
         """Return *text* with every known secret and everything shaped like one masked."""
         text = self._known_values().masked(text)
-        if "eyJ" in text:
-            text = _JWT.sub(MASK, text)
-        text = _BEARER.sub(rf"\1 {MASK}", text)
+        text = _BEARER.sub(rf"\1 {MASK}", _JWT.sub(MASK, text))
         if "://" in text:
             text = _USERINFO.sub(f"://{MASK}@", text)
         if ":" in text or "=" in text or "," in text:
@@ -115,7 +115,7 @@ class Redactor:
         return bool(_SENSITIVE_NAME.search(name)) and not _is_count(name, value)
 
     def _known_values(self) -> _KnownValues:
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._next_scan:
             self._next_scan = now + _RESCAN_SECONDS
             files = _secret_files(self._secrets_dir)
@@ -135,8 +135,10 @@ class _KnownValues:
 
     def __init__(self, values: Iterable[str]) -> None:
         self._by_run: dict[tuple[str, ...], list[str]] = {}
-        for value in islice(dict.fromkeys(values), _MAX_VALUES):
-            for start in range(_STRIDE):
+        for value in islice(values, _MAX_VALUES):
+            # Of the middle, since many secrets of one kind begin or end alike.
+            middle = (len(value) - _SHORTEST_SECRET) // 2
+            for start in range(middle, middle + _STRIDE):
                 self._by_run.setdefault(tuple(value[start : start + _RUN]), []).append(value)
 
     def masked(self, text: str) -> str:
@@ -174,24 +176,18 @@ def _header_values(setting: str) -> Iterator[str]:
 def _passwords(setting: str) -> Iterator[str]:
     """Yield the passwords of one URL or of several with commas between them, as written and decoded."""
     for url in {setting, *setting.split(",")}:
-        # Up to the last @, for a password with a slash, which no URL may have and many do.
-        userinfo = url.partition("://")[2].rpartition("@")[0]
-        for password in (_password(url), userinfo.partition(":")[2]):
+        rest = url.partition("://")[2]
+        # No URL may have a slash in its password, and many do: hence the second, up to the last @ of all.
+        for part in (rest.partition("/")[0], rest):
+            password = part.rpartition("@")[0].partition(":")[2]
             yield from (password, unquote(password))
-
-
-def _password(url: str) -> str:
-    try:
-        return urlsplit(url).password or ""
-    except ValueError:
-        return ""
 
 
 class _SecretFile(NamedTuple):
     size: int
     path: str
     inode: int
-    changed: int
+    changed_ns: int
 
 
 def _secret_files(folder: Path) -> list[_SecretFile]:

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .context import current_call
 from .errors import PROBLEM_TYPE, FieldError, Problem
@@ -77,6 +78,7 @@ def route_handle(app: FastAPI, handle: Callable[..., Any]) -> None:
 
     Documented is what callers use: POST, as OpenFaaS invokes functions, and GET where no body is expected.
     """
+    app.add_middleware(_PlainJson)
     endpoint = _bytes_aware(handle)
     name = getattr(handle, "__name__", "handle")
     app.add_api_route("/", endpoint, methods=["POST"], name=name, operation_id=name)
@@ -88,6 +90,21 @@ def route_handle(app: FastAPI, handle: Callable[..., Any]) -> None:
     app.add_api_route("/{_below:path}", endpoint, methods=others, name=name, include_in_schema=False)
     allowed = ", ".join(sorted({*others, "OPTIONS"}))
     app.add_api_route("/{_below:path}", _options(allowed), methods=["OPTIONS"], include_in_schema=False)
+
+
+class _PlainJson:
+    """Takes a body that says it is plain text, or nothing, for JSON: so `faas-cli invoke` and connectors send it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            types = [value for name, value in scope["headers"] if name == b"content-type"]
+            if not types or types[0].split(b";")[0].strip().lower() == b"text/plain":
+                others = [header for header in scope["headers"] if header[0] != b"content-type"]
+                scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
+        await self._app(scope, receive, send)
 
 
 def _options(allowed: str) -> Callable[[], Response]:
@@ -135,7 +152,15 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
 
 async def _on_invalid_request(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)  # noqa: S101
-    return _response(Problem(422, "the request is not valid", errors=_field_errors(exc.errors())))
+    detail = "the request is not valid"
+    if any(error["loc"] == ("body",) for error in exc.errors()) and not _is_json(request):
+        detail += "; a JSON body needs Content-Type: application/json"
+    return _response(Problem(422, detail, errors=_field_errors(exc.errors())))
+
+
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
 
 
 async def _on_crash(request: Request, exc: Exception) -> Response:
@@ -145,4 +170,10 @@ async def _on_crash(request: Request, exc: Exception) -> Response:
 
 def _field_errors(errors: Sequence[Any]) -> list[FieldError]:
     """Name each field and what is wrong with it, and leave out its value, which may be a secret."""
-    return [FieldError(".".join(map(str, error["loc"])), error["msg"]) for error in errors]
+    return [_field_error(error) for error in errors]
+
+
+def _field_error(error: Any) -> FieldError:
+    if error["type"] == "json_invalid":
+        return FieldError("body", f"is no JSON: {error['ctx']['error']} at character {error['loc'][-1]}")
+    return FieldError(".".join(map(str, error["loc"])), error["msg"])

@@ -174,8 +174,8 @@ def _fail(exc: Exception) -> None:
     from . import logs
 
     if not logging.getLogger().handlers:
-        # The settings themselves may be what is wrong.
-        logs.configure(Settings(), os.environ)
+        # The settings themselves may be what is wrong, yet the log should say whose they are.
+        logs.configure(Settings(function_name=os.environ.get("OPENFAAS_NAME") or "function"), os.environ)
     cause = exc.__cause__ if isinstance(exc, FaasError) else exc
     shown = (type(cause), cause, cause.__traceback__) if cause is not None else None
     what = "start failed" if isinstance(exc, StartError) else "failed"
