@@ -11,10 +11,11 @@ from faasbase import CacheDep, StoreDep, problem_responses
 
 from .grammar import GRAMMAR, MAX_OPERATIONS, read_wanted
 from .limits import read_limits
+from .memory import bound_memory
 from .pool import Pool
 from .processing import Processed, Processor
 from .sources import use_pixel_limit
-from .uploads import read_upload
+from .uploads import received
 
 BODY = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "required": True}
 
@@ -25,6 +26,7 @@ router = APIRouter()
 async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
     """Read the limits and start the threads."""
     limits = read_limits(os.environ)
+    bound_memory()
     use_pixel_limit(limits.max_pixels)
     pool = Pool(limits)
     yield {"limits": limits, "pool": pool}
@@ -49,5 +51,5 @@ async def process_image(
     wanted = read_wanted(op or [], format, quality)
     limits, pool = request.state.limits, request.state.pool
     with pool.admitted():
-        upload = await read_upload(request, limits.max_upload_bytes)
-        return await Processor(limits, pool, cache, store).answer(upload, wanted)
+        async with received(request, pool, limits.max_upload_bytes) as upload:
+            return await Processor(limits, pool, cache, store).answer(upload, wanted)

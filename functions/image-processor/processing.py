@@ -1,6 +1,5 @@
 """One call from upload to answer: the cache asked, the image made and stored, its address signed anew."""
 
-import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pydantic import BaseModel, Field
 from faasbase import Cache, Store, histogram, span
 
 from .grammar import Format, Wanted
-from .images import Plan, plan, process
+from .images import Encoded, Plan, plan, process
 from .limits import Limits
 from .pool import Pool
 from .sources import look_at
@@ -82,12 +81,16 @@ class Processor:
 
     async def _make(self, upload: Upload, wanted: Wanted) -> Stored:
         max_pixels = self.limits.max_pixels
-        source = await asyncio.to_thread(look_at, upload.content, max_pixels)
-        steps = plan(source, wanted, max_pixels)
-        with _watched(steps):
-            made = await self.pool.run(
-                steps.memory_pixels, lambda stop: process(upload.content, steps, max_pixels, stop)
-            )
+        # Its own caller may leave while others wait for the same result.
+        with upload.held():
+            source = await self.pool.look(lambda: look_at(upload.content, max_pixels))
+            steps = plan(source, wanted, max_pixels)
+            with _watched(steps):
+                return await self.pool.run(
+                    steps.memory_pixels, lambda stop: process(upload.content, steps, max_pixels, stop), self._store
+                )
+
+    async def _store(self, made: Encoded) -> Stored:
         stored = await self.store.put(made.data, content_type=f"image/{made.format}")
         return Stored(key=stored.key, width=made.width, height=made.height, format=made.format, bytes=stored.size_bytes)
 

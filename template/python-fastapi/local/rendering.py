@@ -112,7 +112,8 @@ def _frame(match: re.Match[str], source: Source) -> str:
 
 def _fields(entry: dict[str, Any]) -> Iterator[str]:
     left_out = NOT_SHOWN | (IN_THE_MESSAGE if entry.get("logger") == ACCESS else frozenset())
-    names = [name for name in entry if name not in left_out]
+    # What the handler's author gave stands first.
+    names = sorted((name for name in entry if name not in left_out), key="call_id".__eq__)
     for name in names[:MOST_FIELDS]:
         yield f"{_plain(name[:LONGEST_VALUE])}={_value(entry[name])}"
     if len(names) > MOST_FIELDS:

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
@@ -120,7 +120,7 @@ class Redactor:
             self._next_scan = now + _RESCAN_SECONDS
             files = _secret_files(self._secrets_dir)
             if files != self._files:
-                self._known = _KnownValues([*self._from_settings, *_contents(files)])
+                self._known = _KnownValues(chain(self._from_settings, _contents(files)))
                 self._files = files
         return self._known
 
