@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
+import yaml
 from PIL import Image
 
 from tests.child import Process
 from tests.otlp_sink import otlp_sink
 from tests.pictures import encoded, photo
 from tests.processes import run_function
-from tests.staging import FUNCTIONS
+from tests.staging import FUNCTIONS, ROOT
 
 pytestmark = pytest.mark.anyio
 
@@ -106,10 +107,92 @@ async def test_large_photograph_is_shrunk_in_little_memory() -> None:
         assert memory(process, "VmHWM") - before < 64 * MIB
 
 
-async def test_bad_setting_stops_the_start_by_name() -> None:
-    async with run_function(FUNCTIONS / "image-processor", IMAGE_WORKERS="many").unwaited() as process:
+def poster(number: int) -> bytes:
+    """Return the image that takes most memory: 50 megapixels of WebP with transparency, in as many bytes as may be."""
+    image = Image.new("RGBA", (8300 + number, 6000), (number, 2, 3, 100))
+    return padded(encoded(image, "WEBP", lossless=True, method=0))
+
+
+def padded(body: bytes, size_bytes: int = 19 * MIB) -> bytes:
+    """Return *body* with as many bytes behind it as decoders do not care about."""
+    return body + bytes(size_bytes - len(body))
+
+
+async def test_large_images_at_once_and_one_after_the_other_stay_within_the_stack_files_memory() -> None:
+    """Two posters, and as many large uploads beside them as callers like to send."""
+    stack = yaml.safe_load((ROOT / "stack.yml").read_text())["functions"]["image-processor"]
+    assert (stack["limits"]["memory"], stack["environment"].get("IMAGE_WORKERS")) == ("1Gi", None)
+    posters = [await asyncio.to_thread(poster, number) for number in range(2)]
+    async with (
+        image_processor(**stack["environment"], IMAGE_WORKERS="4") as (process, http),
+        asyncio.TaskGroup() as calls,
+    ):
+        params = {"op": "blur:1", "format": "png"}
+        large_ones = [calls.create_task(http.post("/", params=params, content=body)) for body in posters]
+        await asyncio.sleep(0.5)
+        others = [http.post("/", content=padded(large(number))) for number in range(12)]
+        assert Counter(answer.status_code for answer in await asyncio.gather(*others))[429] >= 9
+        assert {(await call).status_code for call in large_ones} == {200}
+        assert (await http.post("/", content=padded(large(0)))).status_code == 200
+        assert memory(process, "VmHWM") < 1024 * MIB
+        # What is over has been given back to the system.
+        assert memory(process, "VmRSS") < 200 * MIB
+
+
+async def test_bodies_that_are_refused_leave_no_memory_behind() -> None:
+    async with image_processor(IMAGE_UPLOADS_MIB="20") as (process, http):
+        before = memory(process, "VmRSS")
+        damaged = padded(encoded(photo(), "PNG")[:9000])
+        for _ in range(6):
+            assert (await http.post("/", content=damaged)).status_code == 422
+            assert (await http.post("/", params={"op": "crop:0,0,9999,1"}, content=padded(large(1)))).status_code == 422
+        assert memory(process, "VmHWM") - before < 64 * MIB
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 15728640", b"Transfer-Encoding: chunked"])
+async def test_upload_for_which_others_leave_no_room_gets_429(framing: bytes) -> None:
+    """Counted are the announced bytes, or those that have come; a caller who goes away gives them back."""
+    first = bytes(15 * MIB)
+    sent = first[: 10 * MIB] if b"Length" in framing else b"f00000\r\n" + first + b"\r\n"
+    async with image_processor(IMAGE_UPLOADS_MIB="20") as (process, http):
+        _, writer = await asyncio.open_connection("127.0.0.1", process.port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: probe\r\n" + framing + b"\r\n\r\n" + sent)
+        await writer.drain()
+        body = padded(large(0), 15 * MIB)
+        await until(lambda: http.post("/", content=body), 429)
+        assert (await http.post("/", content=large(1))).status_code == 200
+        writer.close()
+        await until(lambda: http.post("/", content=body), 200)
+
+
+async def until(call: Callable[[], Awaitable[httpx2.Response]], status: int) -> None:
+    """Repeat *call* until its answer has *status*."""
+    async with asyncio.timeout(5):
+        while (await call()).status_code != status:  # noqa: ASYNC110 - what is waited for is another process
+            await asyncio.sleep(0.05)
+
+
+async def test_who_waits_for_the_same_result_gets_it_when_the_first_caller_leaves() -> None:
+    """The work goes on with the first one's body."""
+    async with image_processor(IMAGE_WORKERS="1") as (_, http):
+        body = large(0)
+        first = asyncio.create_task(http.post("/", params=SLOW, content=body))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(http.post("/", params=SLOW, content=body))
+        await asyncio.sleep(0.05)
+        first.cancel()
+        assert (await second).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("IMAGE_WORKERS", "many"), ("IMAGE_QUEUE", "0"), ("IMAGE_WAIT", "-1s"), ("IMAGE_UPLOADS_MIB", "19")],
+)
+async def test_bad_setting_stops_the_start_by_name(name: str, value: str) -> None:
+    async with run_function(FUNCTIONS / "image-processor", **{name: value}).unwaited() as process:
         assert await process.exited() == 1
-        assert "IMAGE_WORKERS" in process.output()
+        assert f"setting {name}" in process.output()
+        assert "many" not in process.output()
 
 
 async def test_one_trace_holds_the_cache_the_work_and_the_store() -> None:

@@ -50,7 +50,7 @@ class Plan:
 
     @property
     def memory_pixels(self) -> int:
-        """Pixels that are in memory at once, at the price of the worst decoder; AVIF's encoder takes half as much again."""
+        """Pixels in memory at once, at the price of the worst decoder; AVIF's encoder takes half as much again."""
         encoded = self.size[0] * self.size[1] * (3 if self.format == "avif" else 2) // 2
         return max(self.source.memory_pixels, encoded, *(size[0] * size[1] for _, size in self.steps))
 

@@ -49,7 +49,7 @@ class Limits:
     max_upload_mib: int = 20
     """``IMAGE_MAX_UPLOAD_MIB``: largest body; the template's ``MAX_BODY_BYTES`` must be higher."""
     uploads_mib: int = 64
-    """``IMAGE_UPLOADS_MIB``: all bodies that are in memory at a time together; one for which there is no room gets 429."""
+    """``IMAGE_UPLOADS_MIB``: all bodies that are in memory at a time together; one more gets 429."""
     cache_seconds: float = 24 * 3600.0
     """``IMAGE_CACHE_TTL``: how long results are found again."""
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -85,12 +85,18 @@ class Processor:
         with upload.held():
             source = await self.pool.look(lambda: look_at(upload.content, max_pixels))
             steps = plan(source, wanted, max_pixels)
-            with _watched(steps):
+            with ExitStack() as watched:
+                watched.enter_context(_watched(steps))
+
+                async def finish(made: Encoded) -> Stored:
+                    watched.close()
+                    return await self._stored(made)
+
                 return await self.pool.run(
-                    steps.memory_pixels, lambda stop: process(upload.content, steps, max_pixels, stop), self._store
+                    steps.memory_pixels, lambda stop: process(upload.content, steps, max_pixels, stop), finish
                 )
 
-    async def _store(self, made: Encoded) -> Stored:
+    async def _stored(self, made: Encoded) -> Stored:
         stored = await self.store.put(made.data, content_type=f"image/{made.format}")
         return Stored(key=stored.key, width=made.width, height=made.height, format=made.format, bytes=stored.size_bytes)
 

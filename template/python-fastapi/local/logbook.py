@@ -11,7 +11,7 @@ from datetime import datetime
 
 KEPT_LINES = 1000
 """Lines kept of each function, and lines that wait for a reader that is slow: the oldest give way."""
-KEPT_CHARACTERS = 8192
+KEPT_CHARACTERS = 16 * 1024
 """Characters kept of a line, so that a function's memory here has a bound; the terminal shows the whole line."""
 
 

@@ -51,7 +51,7 @@ class Output:
 
     def explained(self, reason: str) -> str:
         """Return *reason* for the terminal: places as the project has them, and the traceback that led to it."""
-        lines = [self._source.mapped(reason)]
+        lines = self._source.mapped(reason).split("\n")
         if self.failure is not None:
             # The exception itself mostly is the end of the reason.
             lines += self._trace[:-1] if self._trace and self._trace[-1] in reason else self._trace

@@ -27,6 +27,7 @@ IN_THE_MESSAGE = frozenset({"method", "path", "status"})
 TRACEBACK = "Traceback (most recent call last):"
 FRAME = re.compile(r'(?P<margin>[\s|]*)File "(?P<path>[^"]+)", line (?P<line>\d+)(?P<rest>.*)')
 STAGED_PLACE = re.compile(r"(?<![\w/.-])function/(?P<inside>[\w/-]+\.py)(?=:\d)")
+STAGED_PATH = r"[^\s'\"()]{0,300}/%s/app/function/(?P<inside>[\w/-]+\.py)"
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,11 @@ class Source:
         return str(path.relative_to(self.project) if path.is_relative_to(self.project) else path)
 
     def mapped(self, text: str) -> str:
-        """Return *text* with places such as ``function/handler.py:3`` as the project has them."""
-        return STAGED_PLACE.sub(lambda match: self.origin(match["inside"]), text)
+        """Return *text*, of bounded length, with places such as ``function/handler.py:3`` as the project has them."""
+        text = _plain(text[:LONGEST_MESSAGE])
+        for staged in (STAGED_PLACE, STAGED_PATH % re.escape(self.instance)):
+            text = re.sub(staged, lambda match: self.origin(match["inside"]), text)
+        return text
 
 
 def log_entry(text: str) -> dict[str, Any] | None:

@@ -133,8 +133,6 @@ class FunctionProtocol(HttpToolsProtocol):
             raise ValueError("head too large")
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        transport: Any = _OneWrite(self.transport, self.loop)
-        cycle.transport = transport
         # A context of its own: what one request sets must not show in the next one of the connection.
         cancellable: Any = _Cancellable(app, cycle)
         coroutine = cycle.run_asgi(cancellable)
@@ -191,46 +189,6 @@ class FunctionProtocol(HttpToolsProtocol):
             handling.disconnected = True
         self.transport.write(problem_response(problem))
         self.transport.close()
-
-
-class _OneWrite:
-    """
-    Sends a response's head together with what follows in the same turn of the loop.
-
-    uvicorn writes the two apart, and the second system call costs a small answer a tenth of its time.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._head: bytes | None = None
-        self._begun = False
-
-    def write(self, data: bytes) -> None:
-        if not self._begun:
-            self._begun, self._head = True, data
-            self._loop.call_soon(self._flush)
-        elif self._head is not None:
-            head, self._head = self._head, None
-            self._transport.writelines((head, data))
-        else:
-            self._transport.write(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def abort(self) -> None:
-        self._head = None
-        self._transport.abort()
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def _flush(self) -> None:
-        if self._head is not None:
-            head, self._head = self._head, None
-            self._transport.write(head)
 
 
 class _Cancellable:

@@ -33,7 +33,12 @@ _THREADS = 8
 
 
 class FileStore:
-    """Keep objects below the folder *root*, which is made when the first one comes; several processes may share it."""
+    """
+    Keep objects below the folder *root*, which is made when the first one comes; several processes may share it.
+
+    Nothing is removed but by `delete`, and there is no bound but the disk's: ``file:///tmp/objects`` grows until the
+    pod ends or the node evicts it.  On a full disk `write` is a `StorageError`, and what was there before stays.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
