@@ -158,7 +158,7 @@ def interpreter(folder: Path) -> Path:
 def _removed(folder: Path) -> bool:
     """Remove an environment, unless a process holds it."""
     # One without the file was left half-made, and those who make one have the lock that the caller has.
-    with suppress(FileNotFoundError), (folder / COMPLETE).open() as complete:
+    with suppress(FileNotFoundError), (folder / COMPLETE).open("r+") as complete:
         try:
             fcntl.flock(complete, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -12,6 +12,8 @@ REMEMBERED_LINES = 60
 REMEMBERED_CHARACTERS = 8192
 HELD_LINES = 200
 OWN_LOGGER = "faasbase"
+FAILED = ("start failed: ", "failed: ")
+"""How the one critical line begins that the base leaves when it ends by itself."""
 
 
 class Output:
@@ -35,7 +37,7 @@ class Output:
         entry = log_entry(text)
         if entry is None:
             self._unstructured.append(text[:REMEMBERED_CHARACTERS])
-        elif entry["level"].lower() == "critical" and entry.get("logger") == OWN_LOGGER:
+        elif entry.get("logger") == OWN_LOGGER and entry["message"].startswith(FAILED):
             # Who reports the end shows this, once and with what follows from it.
             self.failure = entry["message"]
             self._trace = condensed(str(entry.get("exception", "")), self._source)
