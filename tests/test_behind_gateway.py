@@ -102,3 +102,19 @@ async def test_root_path_can_be_set() -> None:
     async with run_function(HANDLER, ROOT_PATH="/api/v1/shop") as function:
         answer = await call(function.port, "/named", headers={"Host": "site"})
         assert answer.json() == {"url": "http://site/api/v1/shop/named"}
+
+
+async def test_links_name_the_host_that_the_caller_knows(function: Process) -> None:
+    """The gateway calls the pod by its own address and hands the caller's on in X-Forwarded-Host."""
+    headers = {"Host": "10.0.0.7:8080", "X-Forwarded-Host": "shop.example:8443", "X-Forwarded-Proto": "https"}
+    named = await call(function.port, "/named", headers=headers)
+    assert named.json() == {"url": "https://shop.example:8443/function/shop/named"}
+    away = await call(function.port, "/away", headers=headers)
+    assert away.header("location") == "/function/shop/named"
+
+
+async def test_forwarded_host_that_is_none_is_not_believed(function: Process) -> None:
+    """It is the caller's to write."""
+    headers = {"Host": "shop.example", "X-Forwarded-Host": "evil.example/?x="}
+    named = await call(function.port, "/named", headers=headers)
+    assert "evil" not in named.text

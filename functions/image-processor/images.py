@@ -50,8 +50,8 @@ class Plan:
 
     @property
     def memory_pixels(self) -> int:
-        """Pixels in memory at once, at the price of the worst decoder; AVIF's encoder takes half as much again."""
-        encoded = self.size[0] * self.size[1] * (3 if self.format == "avif" else 2) // 2
+        """Pixels in memory at once, at the price of the worst decoder; AVIF's encoder takes nearly twice that."""
+        encoded = self.size[0] * self.size[1] * (2 if self.format == "avif" else 1)
         return max(self.source.memory_pixels, encoded, *(size[0] * size[1] for _, size in self.steps))
 
 

@@ -34,11 +34,19 @@ class CallContext:
     @property
     def base_url(self) -> str:
         """The function's address as its caller sees it, without a trailing slash; a bare path where that is unknown."""
+        host = self.host
+        return f"{self.scheme}://{host.decode('ascii')}{self.root_path}" if host else self.root_path
+
+    @property
+    def host(self) -> bytes | None:
+        """Host, and port if any, as the caller wrote them: the gateway hands them on in a header of their own."""
         host = self.raw_headers.get(b"x-forwarded-host") or self.raw_headers.get(b"host", b"")
-        if not _HOST.fullmatch(host):
-            return self.root_path
-        scheme = "https" if self.raw_headers.get(b"x-forwarded-proto") == b"https" else "http"
-        return f"{scheme}://{host.decode('ascii')}{self.root_path}"
+        return host if _HOST.fullmatch(host) else None
+
+    @property
+    def scheme(self) -> str:
+        """``https`` where a proxy says that it was, else ``http``."""
+        return "https" if self.raw_headers.get(b"x-forwarded-proto") == b"https" else "http"
 
     @property
     def headers(self) -> dict[str, str]:

@@ -98,7 +98,7 @@ class FunctionServer:
     def _tell_short_drain(self) -> None:
         settings = self._settings
         if settings.drain_timeout < min(settings.exec_timeout or settings.write_timeout, settings.write_timeout):
-            logger.info(
+            logger.debug(
                 "at the end calls in flight get %g s, for the pod has %g s (termination_grace_period)",
                 settings.drain_timeout,
                 settings.termination_grace_period,

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
 
 from . import metrics
+from .addresses import enter_public_host, enter_root_path
 from .context import CallContext, call_id_of, enter_call
 from .durations import parse_duration
 from .errors import Problem
@@ -93,12 +94,14 @@ class Watchdog:
         enter_call(call)
         scope["headers"] = with_traceparent(scope["headers"])
         continue_trace(scope["headers"])
-        self._enter_root_path(scope)
+        enter_root_path(scope, settings.root_path)
+        if b"x-forwarded-host" in headers:
+            enter_public_host(scope, call)
         exchange = Exchange(
             send,
             call.call_id,
             self._lifecycle,
-            host=headers.get(b"host"),
+            host=call.host,
             callback=b"x-callback-url" in headers,
             websocket=not http,
         )
@@ -113,7 +116,7 @@ class Watchdog:
 
     async def _ask(self, scope: Scope, receive: Receive, exchange: Exchange, limit: float) -> None:
         """Call the function for a probe, whose answer is the function's own."""
-        self._enter_root_path(scope)
+        enter_root_path(scope, self._settings.root_path)
         await self._within_limits(scope, receive, exchange, limit)
 
     async def _within_limits(self, scope: Scope, receive: Receive, exchange: Exchange, limit: float | None) -> None:
@@ -202,17 +205,6 @@ class Watchdog:
         """Log the exception being handled, once and in full, and tell the caller no more than the id."""
         logger.error("%s failed", self._name(scope), exc_info=handled_failure(), extra=exchange.ids())
         await exchange.answer(Problem(500, "the function failed; see its log for this call"))
-
-    def _enter_root_path(self, scope: Scope) -> None:
-        """Put the gateway's prefix back, in root_path and path both: a mount would be 404 with root_path alone."""
-        prefix = self._settings.root_path
-        if not prefix:
-            return
-        scope["root_path"] = prefix
-        if not scope["path"].startswith(f"{prefix}/"):
-            scope["path"] = prefix + scope["path"]
-            if "raw_path" in scope:
-                scope["raw_path"] = prefix.encode("utf-8") + scope["raw_path"]
 
     def _path(self, scope: Scope) -> str:
         """Return the path as the function's caller wrote it."""
