@@ -173,13 +173,13 @@ def _side(text: str) -> int:
 
 
 def _whole(text: str, low: int, high: int) -> int:
-    if not re.fullmatch(r"\d{1,6}", text, re.ASCII):
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
         raise ValueError
     return int(_within(int(text), low, high))
 
 
 def _number(text: str, low: float, high: float) -> float:
-    if not re.fullmatch(r"-?\d{1,3}(\.\d{1,2})?", text, re.ASCII):
+    if not re.fullmatch(r"-?\d{1,9}(\.\d{1,2})?", text, re.ASCII):
         raise ValueError
     return _within(float(text), low, high)
 
@@ -191,7 +191,7 @@ def _within(value: float, low: float, high: float) -> float:
 
 
 _READERS: dict[str, tuple[Callable[[list[str]], Operation | Convert], str]] = {
-    "resize": (_resize, "resize:<width>x<height>[,contain|cover|fill]"),
+    "resize": (_resize, "resize:<width>x<height>[,contain|cover|fill], 800x or x600 for one side alone"),
     "thumbnail": (_thumbnail, "thumbnail:<side> or thumbnail:<width>x<height>"),
     "crop": (_crop, "crop:<x>,<y>,<width>,<height>"),
     "rotate": (_rotate, "rotate:<degrees>"),

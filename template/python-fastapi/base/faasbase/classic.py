@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -36,26 +36,23 @@ class MissingQueryParameterError(Problem, KeyError):
         super().__init__(400, f"the query parameter {name} is missing")
 
 
-class Query(Mapping[str, str]):
+class Query(dict[str, str]):
     """Query parameters; of one given several times the first counts, and `getlist` has them all, as with Flask."""
 
     def __init__(self, query: str) -> None:
         self._values: dict[str, list[str]] = parse_qs(query, keep_blank_values=True)
+        super().__init__({name: values[0] for name, values in self._values.items()})
 
-    def __getitem__(self, name: str) -> str:
-        if name not in self._values:
-            raise MissingQueryParameterError(name)
-        return self._values[name][0]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
+    def __missing__(self, name: str) -> str:
+        raise MissingQueryParameterError(name)
 
     def getlist(self, name: str) -> list[str]:
         """Return every value of *name*."""
         return self._values.get(name, [])
+
+    def to_dict(self, flat: bool = True) -> dict[str, Any]:
+        """Return a plain dict of the first values, or of lists of all of them."""
+        return dict(self) if flat else dict(self._values)
 
 
 class Event:

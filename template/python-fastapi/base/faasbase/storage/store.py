@@ -1,6 +1,5 @@
 """The function's store as its handlers hold it."""
 
-import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
 from hashlib import file_digest, sha256
@@ -18,6 +17,7 @@ from .objects import (
     check_prefix,
     content_key,
 )
+from .threads import Threads
 
 MAX_GET_BYTES = 64 * 1024 * 1024
 """What `Store.get` takes into memory unless it is told otherwise."""
@@ -27,6 +27,7 @@ MAX_EXPIRES_SECONDS = 7 * 24 * 3600.0
 
 # Below this, hashing takes less time than the way to a thread and back.
 _HASH_ON_LOOP_BYTES = 64 * 1024
+_HASH_THREADS = 2
 
 
 class Store:
@@ -34,6 +35,7 @@ class Store:
 
     def __init__(self, backend: StoreBackend) -> None:
         self._backend = backend
+        self._threads = Threads(_HASH_THREADS, "hash")
 
     @property
     def asgi_app(self) -> ASGIApp | None:
@@ -116,12 +118,13 @@ class Store:
 
     async def close(self) -> None:
         """Give up the back end's connections."""
+        self._threads.close()
         await self._backend.close()
 
     async def _put(self, data: bytes | Path, key: str | None, content_type: str) -> StoredObject:
         if key is not None:
             return await self._backend.write(check_key(key), data, content_type, None)
-        digest = await _sha256(data)
+        digest = await _sha256(data, self._threads)
         stored = await self._backend.stat(content_key(digest))
         if stored is not None and (stored.sha256, stored.content_type) == (digest, content_type):
             return stored
@@ -129,11 +132,11 @@ class Store:
         return await self._backend.write(content_key(digest), data, content_type, digest)
 
 
-async def _sha256(data: bytes | Path) -> str:
+async def _sha256(data: bytes | Path, threads: Threads) -> str:
     if isinstance(data, Path):
-        return await asyncio.to_thread(_sha256_of_file, data)
+        return await threads.run(lambda: _sha256_of_file(data))
     if len(data) > _HASH_ON_LOOP_BYTES:
-        return await asyncio.to_thread(lambda: sha256(data).hexdigest())
+        return await threads.run(lambda: sha256(data).hexdigest())
     return sha256(data).hexdigest()
 
 
