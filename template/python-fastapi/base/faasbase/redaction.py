@@ -29,9 +29,10 @@ _SENSITIVE_NAME = re.compile(rf"(?:{_NAMES}|{_LINE_NAMES})$", re.IGNORECASE)
 _SHELLS_OWN = frozenset({"PWD", "OLDPWD"})
 
 _SEPARATOR = r"(?:\\{0,4}[\"']\s{0,3}(?:[:=]{1,2}>?|,)|\s{0,3}[:=]{1,2}>?)\s{0,3}"
-_QUOTED = r"(b?)(\\{0,4}[\"'])(?:[^\"'\\\r\n]++|(?!\3)\\.|(?!\3)[\"'])++"
+# No possessive groups: in Python before 3.11.5, which Debian 12 has, they match too much (cpython#106052).
+_QUOTED = r"(b?)(\\{0,4}[\"'])(?:[^\"'\\\r\n]++|(?!\3)\\.|(?!\3)[\"'])+"
 # A comma, bracket or quote in the middle may be the secret's own.
-_BARE = r"(?:[^\s\"'&,;)}\]]++|[,;)}\]](?=[,;)}\]]{0,3}[^\s\"'&,;)}\]])|[\"'](?=\w))++"
+_BARE = r"(?:[^\s\"'&,;)}\]]++|[,;)}\]](?=[,;)}\]]{0,3}[^\s\"'&,;)}\]])|[\"'](?=\w))+"
 # What precedes the name is left out of the patterns: looking for it would take quadratic time on long lines.
 _LINE = re.compile(rf"(?=[ac])((?:{_LINE_NAMES}){_SEPARATOR})(?:{_QUOTED}|[^\r\n]++)", re.IGNORECASE)
 # The names' first letters, ahead of them, halve the time that the search takes.

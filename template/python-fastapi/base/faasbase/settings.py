@@ -147,7 +147,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         events_http_public=read.flag("EVENTS_HTTP_PUBLIC"),
         events_http_secret=secret,
     )
-    _check_end(settings)
+    if not _is_standard(read):
+        _check_end(settings)
     return settings
 
 
@@ -176,11 +177,14 @@ def _gateway_path(name: str, namespace: str | None) -> str:
 
 def _grace_period(read: Environment, write_timeout: float) -> float:
     # Standard names the function in its environment and fits the pod's grace period to write_timeout; CE does neither.
-    standard = bool(read.text("OPENFAAS_NAME"))
-    seconds = read.seconds("termination_grace_period", write_timeout if standard else GRACE_PERIOD_CE_SECONDS)
+    seconds = read.seconds("termination_grace_period", write_timeout if _is_standard(read) else GRACE_PERIOD_CE_SECONDS)
     if seconds == 0:
         raise SettingError("termination_grace_period", "must be over 0s")
     return seconds
+
+
+def _is_standard(read: Environment) -> bool:
+    return bool(read.text("OPENFAAS_NAME")) and not read.text("termination_grace_period")
 
 
 def _check_end(settings: Settings) -> None:
