@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Generator
@@ -23,6 +24,7 @@ def anyio_backend() -> str:
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known and start the count of what is left out."""
     config.addinivalue_line("markers", "tool(name): needs the program *name* on PATH, or is left out")
+    config.addinivalue_line("markers", "checkout(variable): needs the repository that *variable* names, or is left out")
     config.stash[LEFT_OUT] = Counter()
 
 
@@ -36,8 +38,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _missing_tool(item: pytest.Item) -> str | None:
-    names = [str(mark.args[0]) for mark in item.iter_markers("tool")]
-    return next((name for name in names if shutil.which(name) is None), None)
+    tools = [str(mark.args[0]) for mark in item.iter_markers("tool")]
+    checkouts = [str(mark.args[0]) for mark in item.iter_markers("checkout")]
+    missing = [name for name in tools if shutil.which(name) is None]
+    return next(iter([*missing, *(f"${name}" for name in checkouts if not os.environ.get(name))]), None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -76,4 +80,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Say loudly which tests did not run because a tool is missing."""
     if left_out := config.stash[LEFT_OUT]:
         tests = ", ".join(f"{place} ({count})" for place, count in sorted(left_out.items()))
-        terminalreporter.write_line(f"NOT RUN, not on PATH: {tests}", red=True, bold=True)
+        terminalreporter.write_line(f"NOT RUN, not on this machine: {tests}", red=True, bold=True)

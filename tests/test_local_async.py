@@ -30,7 +30,8 @@ async def handle(request: Request):
     running -= 1
     body = await request.body()
     starts = request.headers.getlist("x-start-time")
-    text = f"{request.method} {request.url.path.removeprefix('/function/work')} {body.decode()} {at_once} {len(starts)}"
+    path = request.url.path.removeprefix("/function/clerk")
+    text = f"{request.method} {path} {body.decode()} {at_once} {len(starts)}"
     return Response(text, status_code=int(request.query_params.get("status", 200)), headers={"X-Own": "mine"})
 """
 BROKEN = "import nothing_of_this_name\n"
@@ -73,14 +74,14 @@ async def receiving() -> AsyncIterator[Receiver]:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    project = make_project(tmp_path_factory.mktemp("async"), {"work": WORK, "broken": BROKEN})
+    project = make_project(tmp_path_factory.mktemp("async"), {"clerk": WORK, "broken": BROKEN})
     with up(project) as running:
         yield running
 
 
 async def test_call_is_accepted_at_once_and_its_answer_posted_to_the_callback(local: Up) -> None:
     async with receiving() as receiver:
-        path = "/async-function/work/orders?seconds=0.5&status=201"
+        path = "/async-function/clerk/orders?seconds=0.5&status=201"
         answer = await call(local.port, path, method="POST", headers={"X-Callback-Url": receiver.url}, body=b"hi")
         assert (answer.status, answer.body) == (202, b"")
         assert answer.seconds < 0.4
@@ -89,7 +90,7 @@ async def test_call_is_accepted_at_once_and_its_answer_posted_to_the_callback(lo
     # Two start times: when it was queued, and when it was called.
     assert body == "POST /orders hi 1 2"
     assert headers["x-call-id"] == answer.header("X-Call-Id")
-    assert headers["x-function-name"] == "work"
+    assert headers["x-function-name"] == "clerk"
     assert headers["x-function-status"] == "201"
     assert float(headers["x-duration-seconds"]) >= 0.5
     assert headers["x-own"] == "mine"
@@ -99,7 +100,7 @@ async def test_calls_of_a_function_run_one_after_the_other(local: Up) -> None:
     async with receiving() as receiver:
         for _ in range(3):
             headers = {"X-Callback-Url": receiver.url}
-            await call(local.port, "/async-function/work?seconds=0.1", method="POST", headers=headers)
+            await call(local.port, "/async-function/clerk?seconds=0.1", method="POST", headers=headers)
         bodies = [(await receiver.next())[1] for _ in range(3)]
     assert [body.split()[-2] for body in bodies] == ["1", "1", "1"]
 
@@ -107,7 +108,7 @@ async def test_calls_of_a_function_run_one_after_the_other(local: Up) -> None:
 async def test_failed_call_is_not_repeated_and_its_status_posted(local: Up) -> None:
     async with receiving() as receiver:
         headers = {"X-Callback-Url": receiver.url}
-        await call(local.port, "/async-function/work?status=500", method="POST", headers=headers)
+        await call(local.port, "/async-function/clerk?status=500", method="POST", headers=headers)
         assert (await receiver.next())[0]["x-function-status"] == "500"
         await anyio.sleep(0.3)
         assert receiver.got.empty()
@@ -127,21 +128,21 @@ async def test_function_that_does_not_run_is_told_to_the_callback_as_503(local: 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "gopher://127.0.0.1/x", "http://", "nonsense"])
 async def test_callback_url_that_is_not_http_is_refused(local: Up, url: str) -> None:
-    answer = await call(local.port, "/async-function/work", method="POST", headers={"X-Callback-Url": url})
+    answer = await call(local.port, "/async-function/clerk", method="POST", headers={"X-Callback-Url": url})
     assert answer.status == 400
     assert "X-Callback-Url" in answer.text
 
 
 async def test_callback_that_nobody_takes_is_reported(local: Up) -> None:
     headers = {"X-Callback-Url": "http://127.0.0.1:9/"}
-    assert (await call(local.port, "/async-function/work", method="POST", headers=headers)).status == 202
-    await local.says("work: callback failed: ConnectError")
+    assert (await call(local.port, "/async-function/clerk", method="POST", headers=headers)).status == 202
+    await local.says("clerk: callback failed: ConnectError")
 
 
 async def test_queue_has_a_bound(local: Up) -> None:
     statuses = []
     for _ in range(104):
-        answer = await call(local.port, "/async-function/work?seconds=0.2", method="POST")
+        answer = await call(local.port, "/async-function/clerk?seconds=0.2", method="POST")
         statuses.append(answer.status)
     assert set(statuses) == {202, 500}
     assert "Error queuing request" in answer.text
@@ -149,6 +150,6 @@ async def test_queue_has_a_bound(local: Up) -> None:
 
 
 async def test_only_post_is_asynchronous(local: Up) -> None:
-    answer = await call(local.port, "/async-function/work")
+    answer = await call(local.port, "/async-function/clerk")
     assert (answer.status, answer.header("Allow")) == (405, "POST")
     assert (await call(local.port, "/async-function/nope", method="POST")).status == 404

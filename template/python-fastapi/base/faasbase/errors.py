@@ -42,17 +42,17 @@ class HandlerError(StartError):
 
 
 class MissingExtraError(StartError):
-    """*library* is needed and comes with ``faasbase[extra]``."""
+    """*package* is needed and comes with ``faasbase[extra]``."""
 
-    def __init__(self, library: str, extra: str) -> None:
-        self.library, self.extra = library, extra
-        super().__init__(f"{library} is not installed: add faasbase[{extra}] to requirements.txt")
+    def __init__(self, package: str, extra: str) -> None:
+        self.package, self.extra = package, extra
+        super().__init__(f"{package} is not installed: add faasbase[{extra}] to requirements.txt")
 
 
-def missing_extra(exc: ModuleNotFoundError, library: str, extra: str) -> Exception:
-    """Name the extra only if *library* itself is absent; a broken install keeps its own error."""
-    absent = (exc.name or "").startswith(library)
-    return MissingExtraError(library, extra) if absent else exc
+def missing_extra(exc: ModuleNotFoundError, package: str, extra: str) -> Exception:
+    """Name the extra only if *package* itself is absent; a broken install keeps its own error."""
+    absent = (exc.name or "").startswith(package)
+    return MissingExtraError(package, extra) if absent else exc
 
 
 @dataclass(frozen=True, slots=True)
