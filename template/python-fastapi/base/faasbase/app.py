@@ -125,12 +125,12 @@ def _router_app(handler: Handler, settings: Settings) -> ASGIApp:
 def _classic_app(handler: Handler, settings: Settings) -> ASGIApp:
     from .classic import ClassicApp
 
-    return _limited(_with_lifespan(ClassicApp(handler.surface), handler.lifespan), settings)
+    return _with_lifespan(ClassicApp(handler.surface), handler.lifespan)
 
 
 def _given_app(handler: Handler, settings: Settings) -> ASGIApp:
     app: ASGIApp = handler.surface
-    return app if "max_body_size" in getattr(app, "__dict__", {}) else _limited(app, settings)
+    return app
 
 
 def _events_only_app(handler: Handler, settings: Settings) -> ASGIApp:
@@ -139,7 +139,7 @@ def _events_only_app(handler: Handler, settings: Settings) -> ASGIApp:
 
         raise Problem(404, "this function takes events only")
 
-    return _limited(_with_lifespan(nothing_else, handler.lifespan), settings)
+    return _with_lifespan(nothing_else, handler.lifespan)
 
 
 _SURFACES: dict[str, Callable[[Handler, Settings], ASGIApp]] = {
@@ -161,9 +161,3 @@ def _with_lifespan(app: ASGIApp, lifespan: Callable[[Any], Any] | None) -> ASGIA
         await (router if scope["type"] == "lifespan" else app)(scope, receive, send)
 
     return with_lifespan
-
-
-def _limited(app: ASGIApp, settings: Settings) -> ASGIApp:
-    from starlette.middleware.body_limit import RequestBodyLimitMiddleware
-
-    return RequestBodyLimitMiddleware(app, settings.max_body_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from opentelemetry.trace import Span, StatusCode
@@ -27,10 +27,12 @@ class Exchange:
         call_id: str,
         lifecycle: Lifecycle,
         *,
+        headers: Mapping[bytes, bytes] | None = None,
         host: bytes | None = None,
-        callback: bool = False,
         websocket: bool = False,
     ) -> None:
+        self.headers = headers or {}
+        """The request's, names in lower case."""
         self.began = time.monotonic()
         self.seconds: float | None = None
         """How long the answer took, once it has ended; work in the background may go on behind it."""
@@ -43,7 +45,7 @@ class Exchange:
         self._call_id = call_id
         self._lifecycle = lifecycle
         self._host = host
-        self._callback = callback
+        self._callback = b"x-callback-url" in self.headers
         self._kind = "websocket.http.response" if websocket else "http.response"
         self._accepted = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,15 @@ DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.
 
 # `_created` series double every counter and are no part of the text format that most scrapers ask for.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Now(Enum):
+    """Says that an exemplar is the trace of the moment, and not one that is over and was kept."""
+
+    NOW = "now"
+
+
+NOW = Now.NOW
 
 
 class _Series:
@@ -46,7 +56,7 @@ class Counter:
     def __init__(self, name: str, description: str, labels: Sequence[str]) -> None:
         self._series = _Series(prometheus_client.Counter(name, description, labels), labels)
 
-    def inc(self, amount: float = 1.0, *, trace: TraceIds | None = None, **labels: str) -> None:
+    def inc(self, amount: float = 1.0, *, trace: TraceIds | Now | None = NOW, **labels: str) -> None:
         """Add *amount* (not negative) to the series of *labels*."""
         self._series.of(labels).inc(amount, _exemplar(trace))
 
@@ -57,7 +67,7 @@ class Histogram:
     def __init__(self, name: str, description: str, labels: Sequence[str], buckets: Sequence[float]) -> None:
         self._series = _Series(prometheus_client.Histogram(name, description, labels, buckets=buckets), labels)
 
-    def observe(self, value: float, *, trace: TraceIds | None = None, **labels: str) -> None:
+    def observe(self, value: float, *, trace: TraceIds | Now | None = NOW, **labels: str) -> None:
         """Record *value* in the series of *labels*."""
         self._series.of(labels).observe(value, _exemplar(trace))
 
@@ -121,7 +131,8 @@ def metrics_app() -> ASGIApp:
     return app
 
 
-def _exemplar(trace: TraceIds | None) -> dict[str, str] | None:
-    trace = trace or current_trace()
+def _exemplar(trace: TraceIds | Now | None) -> dict[str, str] | None:
+    if isinstance(trace, Now):
+        trace = current_trace()
     # An exemplar that points at a trace nobody kept would lead nowhere.
     return {"trace_id": trace.trace_id, "span_id": trace.span_id} if trace and trace.sampled else None

@@ -59,7 +59,6 @@ def fastapi_app(settings: Settings, lifespan: Callable[[Any], Any] | None) -> Fa
         title=settings.function_name,
         lifespan=lifespan,
         openapi_url="/openapi.json" if settings.docs_enabled else None,
-        max_body_size=settings.max_body_bytes,
         responses=documented,
         exception_handlers={
             Problem: _on_problem,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
 
@@ -36,7 +37,6 @@ DURATION = metrics.histogram("http_request_duration_seconds", "Seconds spent on 
 IN_FLIGHT = metrics.gauge("http_requests_in_flight", "Calls being handled.")
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"))
-_STREAMS = (b"text/event-stream", b"application/x-ndjson")
 _REFUSAL = "faasbase.refusal"
 # nginx's number for a client that left; it never reaches anyone but metrics and logs.
 _CLIENT_CLOSED = 499
@@ -59,6 +59,8 @@ class Watchdog:
         access_log: AccessLog | None = None,
     ) -> None:
         self._app = app
+        # Only a body of unknown length has to be counted while it comes; one that is announced is refused at once.
+        self._bounded: App = RequestBodyLimitMiddleware(app, settings.max_body_bytes)
         self._refusing: App = instrument(_refuse)
         self._settings = settings
         self._lifecycle = lifecycle
@@ -101,8 +103,8 @@ class Watchdog:
             send,
             call.call_id,
             self._lifecycle,
+            headers=headers,
             host=call.host,
-            callback=b"x-callback-url" in headers,
             websocket=not http,
         )
         scope[ON_SERVER_SPAN] = exchange.enter_span
@@ -150,13 +152,13 @@ class Watchdog:
 
     def _app_for(self, scope: Scope, exchange: Exchange) -> App:
         """Return the function's app, or one that refuses: that makes a SERVER span as well."""
-        problem = self._excess(scope)
+        problem = self._excess(exchange)
         if problem is None:
-            return self._app
+            return self._bounded if b"transfer-encoding" in exchange.headers else self._app
         scope[_REFUSAL] = exchange.messages(problem)
         return self._refusing
 
-    def _excess(self, scope: Scope) -> Problem | None:
+    def _excess(self, exchange: Exchange) -> Problem | None:
         limit = self._settings.max_inflight
         if limit and self._lifecycle.inflight > limit:
             return Problem(
@@ -166,14 +168,15 @@ class Watchdog:
                 headers={"X-OpenFaaS-Internal": "faas-middleware"},
             )
         largest = self._settings.max_body_bytes
-        if any(name == b"content-length" and int(value) > largest for name, value in scope["headers"]):
+        if int(exchange.headers.get(b"content-length", b"0")) > largest:
             return Problem(413, f"the body exceeds {largest} bytes (MAX_BODY_BYTES)")
         return None
 
     def _time_limit(self, headers: dict[bytes, bytes]) -> float:
         """Return the seconds that the call may take; a stream lasts longer than `exec_timeout`, as with of-watchdog."""
         longest = self._settings.write_timeout
-        if any(kind in headers.get(b"accept", b"").lower() for kind in _STREAMS):
+        accept = headers.get(b"accept", b"").lower()
+        if b"text/event-stream" in accept or b"application/x-ndjson" in accept:
             return longest
         limit = min(self._settings.exec_timeout or longest, longest)
         return min(limit, _shorter_timeout(headers.get(b"x-timeout")) or limit)
