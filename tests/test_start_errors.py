@@ -33,10 +33,6 @@ BROKEN = {
         "lifespan = 3\nasync def handle() -> None: ...\n",
         ["function/handler.py", "lifespan"],
     ),
-    "app with a lifespan beside it": (
-        "async def lifespan(app): ...\nasync def app(scope, receive, send): ...\n",
-        ["function/handler.py", "app", "lifespan"],
-    ),
     "event handler without an event": (
         "from faasbase import on_event\n@on_event('a')\nasync def one(order: dict) -> None: ...\n",
         ["one", "Event"],

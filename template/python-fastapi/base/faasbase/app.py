@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from .answering import answering
 from .caching import activate_cache, open_cache
 from .errors import SettingError
 from .lifecycle import Lifecycle
@@ -30,7 +31,7 @@ def build_app(
     Raises:
         StartError: The handler cannot be served with these settings.
     """
-    surface = instrument(_SURFACES[handler.form](handler, settings), untraced_path=settings.ready_path)
+    surface = instrument(_SURFACES[handler.form](handler, settings))
     return Watchdog(
         _Dispatch(surface, _events(handler, settings)),
         settings,
@@ -65,7 +66,7 @@ class _Dispatch:
     def __init__(self, surface: ASGIApp, events: ASGIApp | None) -> None:
         self._surface = surface
         self._events = events
-        self._objects = instrument(_serve_object)
+        self._objects = instrument(answering(_serve_object))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -103,7 +104,7 @@ def _events(handler: Handler, settings: Settings) -> ASGIApp | None:
     from .events.guarding import guard
     from .events.http import EventsApp
 
-    return instrument(EventsApp(handler.events, guard(settings)))
+    return instrument(answering(EventsApp(handler.events, guard(settings))))
 
 
 def _handle_app(handler: Handler, settings: Settings) -> ASGIApp:
@@ -125,7 +126,7 @@ def _router_app(handler: Handler, settings: Settings) -> ASGIApp:
 def _classic_app(handler: Handler, settings: Settings) -> ASGIApp:
     from .classic import ClassicApp
 
-    return _with_lifespan(ClassicApp(handler.surface), handler.lifespan)
+    return _with_lifespan(answering(ClassicApp(handler.surface)), handler.lifespan)
 
 
 def _given_app(handler: Handler, settings: Settings) -> ASGIApp:
@@ -139,7 +140,7 @@ def _events_only_app(handler: Handler, settings: Settings) -> ASGIApp:
 
         raise Problem(404, "this function takes events only")
 
-    return _with_lifespan(nothing_else, handler.lifespan)
+    return _with_lifespan(answering(nothing_else), handler.lifespan)
 
 
 _SURFACES: dict[str, Callable[[Handler, Settings], ASGIApp]] = {

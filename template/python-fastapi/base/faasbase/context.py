@@ -40,13 +40,22 @@ class CallContext:
     @property
     def host(self) -> bytes | None:
         """Host, and port if any, as the caller wrote them: the gateway hands them on in a header of their own."""
-        host = self.raw_headers.get(b"x-forwarded-host") or self.raw_headers.get(b"host", b"")
-        return host if _HOST.fullmatch(host) else None
+        for name in (b"x-forwarded-host", b"host"):
+            # Each proxy on the way adds its own behind a comma; the caller's is the first.
+            host = self.raw_headers.get(name, b"").partition(b",")[0].strip()
+            if _HOST.fullmatch(host):
+                return host
+        return None
 
     @property
     def scheme(self) -> str:
         """``https`` where a proxy says that it was, else ``http``."""
-        return "https" if self.raw_headers.get(b"x-forwarded-proto") == b"https" else "http"
+        return "https" if self.forwarded_scheme == b"https" else "http"
+
+    @property
+    def forwarded_scheme(self) -> bytes:
+        """What the first proxy on the way says of the caller's scheme; empty where none says anything."""
+        return self.raw_headers.get(b"x-forwarded-proto", b"").partition(b",")[0].strip().lower()
 
     @property
     def headers(self) -> dict[str, str]:

@@ -29,6 +29,7 @@ class Exchange:
         *,
         headers: Mapping[bytes, bytes] | None = None,
         host: bytes | None = None,
+        scheme: bytes = b"",
         websocket: bool = False,
     ) -> None:
         self.headers = headers or {}
@@ -45,9 +46,10 @@ class Exchange:
         self._call_id = call_id
         self._lifecycle = lifecycle
         self._host = host
+        self._schemes = (scheme,) if scheme else (b"http", b"https")
         self._callback = b"x-callback-url" in self.headers
         self._kind = "websocket.http.response" if websocket else "http.response"
-        self._accepted = False
+        self._accepted = self._closed = False
 
     @property
     def unfinished(self) -> bool:
@@ -72,6 +74,8 @@ class Exchange:
 
     async def answer(self, problem: Problem) -> None:
         """Answer with *problem*, the call's id in it, unless an answer has begun; close an accepted WebSocket."""
+        if self._closed:
+            return
         if self._accepted:
             # 1011 is "unexpected condition".
             await self._send({"type": "websocket.close", "code": 1011})
@@ -81,10 +85,14 @@ class Exchange:
 
     async def expire(self, problem: Problem) -> None:
         """Answer with *problem* while the app still runs, and let its span tell what the caller was told."""
+        self.fail_span(problem)
+        await self.answer(problem)
+
+    def fail_span(self, problem: Problem) -> None:
+        """Let the call's span, which must not be over, tell that the caller is answered with *problem*."""
         if self._span is not None:
             self._span.set_attribute("http.response.status_code", problem.status)
             self._span.set_status(StatusCode.ERROR, problem.detail)
-        await self.answer(problem)
 
     async def answer_text(self, status: int, body: bytes) -> None:
         """Answer with plain text."""
@@ -93,7 +101,10 @@ class Exchange:
 
     def messages(self, problem: Problem) -> tuple[Message, Message]:
         """Return *problem* as the two messages of ASGI."""
-        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in problem.headers.items()]
+        given = problem.headers.items()
+        headers = [
+            (name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in given
+        ]
         headers.append((b"content-type", PROBLEM_TYPE.encode("ascii")))
         return self._messages(problem.status, headers, problem.body(self._call_id))
 
@@ -105,6 +116,7 @@ class Exchange:
     async def _send(self, message: Message) -> None:
         kind = message["type"]
         if kind.endswith("http.response.start"):
+            _check(message)
             self.started = True
             self.status = message["status"]
             self.trace = self.trace or current_trace()
@@ -113,6 +125,8 @@ class Exchange:
             self._end()
         elif kind == "websocket.accept":
             self._accepted = True
+        elif kind == "websocket.close":
+            self._closed = True
         await self._send_raw(message)
 
     def _end(self) -> None:
@@ -142,6 +156,25 @@ class Exchange:
         """Make a redirect to this function relative: only the caller knows its scheme and the gateway's host."""
         scheme, found, rest = location.partition(b"://")
         host, _, path = rest.partition(b"/")
-        ours = found and host == self._host and scheme in (b"http", b"https")
+        # Where the caller's scheme is known, a redirect to the other one is what it says.
+        ours = found and host == self._host and scheme in self._schemes
         # A path that begins with two slashes would be another host's.
         return b"/" + path.lstrip(b"/") if ours else location
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("latin-1", "replace")
+
+
+def _check(message: Message) -> None:
+    """
+    Refuse what no client could read, before anything of the answer has begun.
+
+    Raises:
+        ValueError: The status is none, or a header has a line break in it.
+    """
+    if not 100 <= message["status"] <= 599:
+        raise ValueError(f"{message['status']} is no HTTP status")
+    for name, value in message.get("headers", ()):
+        if b"\n" in value or b"\r" in value or b"\0" in value or b"\n" in name or b" " in name:
+            raise ValueError(f"the response header {name!r} has characters that no header may have")

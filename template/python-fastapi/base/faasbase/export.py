@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -98,9 +97,7 @@ def shut_down(provider: TracerProvider, timeout_seconds: float) -> None:
     _bounded(provider.shutdown, timeout_seconds)
 
 
-def instrument_asgi(
-    app: ASGIApp, provider: trace.TracerProvider, hook: Hook, untraced_path: str | None = None
-) -> ASGIApp:
+def instrument_asgi(app: ASGIApp, provider: trace.TracerProvider, hook: Hook, excluded: str) -> ASGIApp:
     """Return *app* with contrib's instrumentation: one SERVER span a request, stable HTTP conventions."""
     # Contrib reads the opt-in once, at its first use.
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
@@ -111,7 +108,6 @@ def instrument_asgi(
         from opentelemetry.util.http import parse_excluded_urls
     except ModuleNotFoundError as exc:
         raise missing_extra(exc, "opentelemetry", "otel") from exc
-    excluded = f"{re.escape(untraced_path)}$" if untraced_path else ""
     if isinstance(app, FastAPI):
         FastAPIInstrumentor.instrument_app(
             app,

@@ -19,6 +19,7 @@ class Lifecycle:
         self.created_at = time.monotonic()
         self.listening = False
         self.started = False
+        self.ended = False
         self.stop_requested_at: float | None = None
         self.interrupted = 0
         self.inflight = 0
@@ -41,6 +42,9 @@ class Lifecycle:
         if self._lock_path is not None:
             self._lock_path.parent.mkdir(parents=True, exist_ok=True)
             self._lock_path.write_bytes(b"")
+        if self.stopping:
+            # The signal has come before there was a file to remove.
+            self.remove_lock()
 
     def stop(self, *, interrupted: bool = False) -> None:
         """Take note of SIGTERM, or of Ctrl-C, after which nobody waits for routers to learn of it."""

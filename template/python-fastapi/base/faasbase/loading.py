@@ -71,8 +71,6 @@ def handler_of(module: ModuleType) -> Handler:
         surface = getattr(module, offered[0])
         form = _FORM_OF[offered[0]](surface, name)
     lifespan, ready = _optional(module, "lifespan", name), _optional(module, "ready", name)
-    if form == "app" and lifespan is not None:
-        raise HandlerError(f"{name} offers app and lifespan: give the lifespan to the app itself")
     return Handler(form, surface, events, lifespan, ready)
 
 

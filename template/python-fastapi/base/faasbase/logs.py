@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -93,11 +94,14 @@ class AccessLog:
         """Write a line; *path* is without its query, which may hold secrets, and *ids* are hexadecimal or checked."""
         quoted = json.dumps(self._redactor.text(path), ensure_ascii=False)
         more = "".join(f', "{name}": "{value}"' for name, value in ids.items())
-        self._stream.write(
+        line = (
             f'{{"time": "{_timestamp(time.time())}", {self._constant}, "message": "{method} {quoted[1:-1]} {status}", '
             f'"method": "{method}", "path": {quoted}, "status": {status}, "duration_seconds": {seconds:.6f}{more}}}\n'
         )
-        self._stream.flush()
+        # Who answers calls must go on doing so where nobody takes its log, as `logging` does.
+        with contextlib.suppress(OSError):
+            self._stream.write(line)
+            self._stream.flush()
 
 
 def _timestamp(seconds: float) -> str:

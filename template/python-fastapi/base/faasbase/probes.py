@@ -64,18 +64,22 @@ class Probes:
     async def _user_is_ready(self) -> bool:
         if self._ready is None:
             return True
-        if self._asked is not None and not self._asked.done():
-            return False
-        self._asked = asyncio.ensure_future(self._ask_user(self._ready))
+        if self._asked is None or self._asked.done():
+            self._asked = asyncio.ensure_future(self._ask_user(self._ready))
+        asked = self._asked
         try:
-            await asyncio.wait({self._asked}, timeout=_READY_SECONDS)
-            return self._asked.done() and bool(self._asked.result())
+            await asyncio.wait({asked}, timeout=_READY_SECONDS)
+            return asked.done() and bool(asked.result())
         except Exception:
             logger.exception("ready() failed")
             return False
 
     async def _ask_user(self, ready: Ready) -> Any:
-        if inspect.iscoroutinefunction(ready):
-            async with asyncio.timeout(_READY_SECONDS):
-                return await ready()
-        return await asyncio.get_running_loop().run_in_executor(self._executor, ready)
+        try:
+            if inspect.iscoroutinefunction(ready):
+                async with asyncio.timeout(_READY_SECONDS):
+                    return await ready()
+            return await asyncio.get_running_loop().run_in_executor(self._executor, ready)
+        except SystemExit as exc:
+            # In a task it would end the loop, and every call in flight with it.
+            raise RuntimeError("ready() called exit") from exc

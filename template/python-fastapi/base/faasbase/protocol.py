@@ -61,6 +61,8 @@ class FunctionProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         self._disarm_write()
+        # uvicorn leaves it armed after a reset, and with it everything that the connection holds.
+        self._unset_keepalive_if_required()
         handling = self._handling
         super().connection_lost(exc)
         if handling is not None and not handling[0].response_complete:
@@ -108,10 +110,13 @@ class FunctionProtocol(HttpToolsProtocol):
         self._disarm_write()
         if self.transport.get_write_buffer_size():
             self._arm_write()
+        # What nobody has read of the request would stay for as long as the connection idles.
+        self.cycle.body = bytearray()
         super().on_response_complete()
 
     def handle_websocket_upgrade(self) -> None:
         self._disarm()
+        self._disarm_write()
         if any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers):
             # The handshake would wait for a body that no handshake has.
             self._refuse(Problem(400, "a WebSocket handshake has no body"))
@@ -134,12 +139,14 @@ class FunctionProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         # A context of its own: what one request sets must not show in the next one of the connection.
-        cancellable: Any = _Cancellable(app, cycle)
+        cancellable: Any = Cancellable(app, cycle)
         coroutine = cycle.run_asgi(cancellable)
         task = self.loop.create_task(coroutine, context=contextvars.Context())
         self._handling = (cycle, task)
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
+        if not self.transport.get_write_buffer_size():
+            self._disarm_write()
         if self._write_deadline is None:
             self._arm_write()
 
@@ -177,6 +184,10 @@ class FunctionProtocol(HttpToolsProtocol):
             return
         self._broken = True
         handling = self._handling[0] if self._handling else None
+        if handling is not None and handling.response_complete and handling.more_body:
+            # Answered early: a second answer would be taken for that of the client's next call.
+            self.transport.close()
+            return
         if handling is not None and not handling.response_complete:
             if not handling.more_body:
                 # What is wrong came behind a request that is whole: that one is answered, and then the connection ends.
@@ -191,10 +202,10 @@ class FunctionProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-class _Cancellable:
+class Cancellable:
     """Keeps a handler's planned end from being reported as a crash by uvicorn."""
 
-    def __init__(self, app: Any, cycle: RequestResponseCycle) -> None:
+    def __init__(self, app: Any, cycle: Any) -> None:
         self._app = app
         self._cycle = cycle
 

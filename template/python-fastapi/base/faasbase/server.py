@@ -109,7 +109,9 @@ def _serve(
     gc.enable()
     wake.append(server.wake)
     run_loop(server.run(*listeners))
+    wake.clear()
     _flush(provider, final=True)
+    lifecycle.ended = True
 
 
 def _handle_signals(lifecycle: Lifecycle, settings: Settings, wake: list[Callable[[], Any]]) -> None:
@@ -131,12 +133,14 @@ def _handle_signals(lifecycle: Lifecycle, settings: Settings, wake: list[Callabl
 def _bound_the_end(lifecycle: Lifecycle, settings: Settings) -> None:
     """End the process before SIGKILL would, whatever hangs; sooner where it has not even started."""
     end = settings.termination_grace_period - _LAST_SECONDS
-    _timer(end, lambda: _abandon("it did not end in time"))
+    _timer(end, lambda: _abandon(lifecycle, "it did not end in time"))
     start = settings.healthcheck_interval + settings.reserve_seconds
-    _timer(min(start, end), lambda: None if lifecycle.started else _abandon("it had not started"))
+    _timer(min(start, end), lambda: None if lifecycle.started else _abandon(lifecycle, "it had not started"))
 
 
-def _abandon(why: str) -> None:
+def _abandon(lifecycle: Lifecycle, why: str) -> None:
+    if lifecycle.ended:
+        return
     import logging
 
     # In a thread that nobody waits for: what hangs may hold the log's lock.
@@ -187,5 +191,9 @@ def _fail(exc: Exception) -> None:
 def _exit(status: int) -> None:
     """End the process even where a thread of the handler would keep it: a `def` that never returns must not."""
     _timer(_EXIT_SECONDS, lambda: os._exit(status))
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Nobody reads any more; Python would make a failure of it once again.
+        os._exit(status)
     sys.exit(status)

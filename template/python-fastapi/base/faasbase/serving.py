@@ -27,8 +27,6 @@ logger = logging.getLogger("faasbase")
 COLD_START = metrics.gauge("faas_cold_start_seconds", "Seconds from the first listen() until calls were served.")
 
 _BEAT_SECONDS = 0.1
-# of-watchdog begins its own window at the same signal and may hand on a call at its very end.
-_WATCHDOG_MARGIN_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 5.0
 _EXIT_SECONDS = 2.0
 _DRAIN_TICK_SECONDS = 0.02
@@ -62,7 +60,9 @@ class FunctionServer:
     def wake(self) -> None:
         """Tell the loop that the lifecycle has changed; called from a signal handler."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stop.set)
+            # A signal may still come when the loop is closed already.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stop.set)
 
     async def run(self, listener: socket.socket, metrics_listener: socket.socket) -> None:
         """Serve until told to stop, drain, and return; raises StartError where start-up failed."""
@@ -73,6 +73,8 @@ class FunctionServer:
                 await start(self._server, listener)
             except StartError as exc:
                 raise self._explained(exc) from self._app.lifespan_error
+            # An app that knows no lifespan has raised as well, and serves all the same.
+            self._app.lifespan_error = None
             self._guard.attach(self._adopt)
             self._lifecycle.started = True
             COLD_START.set(time.monotonic() - self._lifecycle.created_at)
@@ -130,7 +132,7 @@ class FunctionServer:
 
         Ctrl-C ends the window at once, and a second one the waiting too.
         """
-        seconds = 0.0 if self._lifecycle.interrupted else self._settings.healthcheck_interval
+        seconds = 0.0 if self._lifecycle.interrupted else self._settings.window_seconds
         logger.info("stopping: calls are taken for another %g s", seconds)
         flushing = self._loop_thread(self._flush)
         await self._window()
@@ -144,9 +146,12 @@ class FunctionServer:
         logger.info("stopped")
 
     async def _end_lifespan(self) -> None:
-        with contextlib.suppress(TimeoutError), lifespan_errors_are_ours():
-            async with asyncio.timeout(self._shutdown_seconds()):
-                await self._server.lifespan.shutdown()
+        try:
+            with lifespan_errors_are_ours():
+                async with asyncio.timeout(self._shutdown_seconds()):
+                    await self._server.lifespan.shutdown()
+        except TimeoutError:
+            logger.warning("the function's lifespan did not end in time")
         if error := self._app.lifespan_error:
             raise FaasError(f"{describe_failure(error)} (in the lifespan)") from error
 
@@ -156,9 +161,7 @@ class FunctionServer:
         return max(0.5, min(_SHUTDOWN_SECONDS, ends_at - time.monotonic() - _EXIT_SECONDS))
 
     async def _window(self) -> None:
-        seconds = self._settings.healthcheck_interval
-        if self._settings.behind_watchdog:
-            seconds += _WATCHDOG_MARGIN_SECONDS
+        seconds = self._settings.window_seconds
         while not self._lifecycle.interrupted:
             left = (self._lifecycle.stop_requested_at or 0.0) + seconds - time.monotonic()
             if left <= 0:

@@ -13,6 +13,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 # What Kubernetes makes names of: no vowels and nothing that looks like another letter.
 _POD_SUFFIX = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}-[bcdfghjklmnpqrstvwxz2456789]{5}$")
 _DEFAULT_NAMESPACE = "openfaas-fn"
+_WATCHDOG_MARGIN_SECONDS = 1.0
 _RESERVE_SECONDS = 4.0
 """Of the grace period: for what comes after the calls: lifespan, last spans, the exit itself."""
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -82,8 +83,18 @@ class Settings:
     @property
     def drain_timeout(self) -> float:
         """Seconds that in-flight work gets after the window, so that the exit still comes before SIGKILL."""
-        left = self.termination_grace_period - self.healthcheck_interval - self.reserve_seconds
+        left = self.termination_grace_period - self.window_seconds - self.reserve_seconds
         return max(0.0, min(self.write_timeout, left))
+
+    @property
+    def window_seconds(self) -> float:
+        """
+        Seconds that calls are taken after SIGTERM: `healthcheck_interval`, where the pod lives that long.
+
+        of-watchdog begins its own window at the same signal and may hand on a call at its very end.
+        """
+        wanted = self.healthcheck_interval + (_WATCHDOG_MARGIN_SECONDS if self.behind_watchdog else 0.0)
+        return max(0.0, min(wanted, self.termination_grace_period - self.reserve_seconds))
 
     @property
     def reserve_seconds(self) -> float:

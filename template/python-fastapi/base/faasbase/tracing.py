@@ -29,8 +29,10 @@ _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-
 _B3_TRACE = re.compile(rb"(?:[0-9a-f]{16}){1,2}")
 _B3_SPAN = re.compile(rb"[0-9a-f]{16}")
 
-ON_SERVER_SPAN = "faasbase.on_server_span"
-"""Key of the scope under which the call's maker waits for its SERVER span."""
+EXCHANGE = "faasbase.exchange"
+"""Key of the scope under which the call's `Exchange` waits for its SERVER span."""
+PROBE_SCHEME = "probe"
+"""What a probe's scope has for its scheme, so that contrib's filter of URLs can tell it; no client can write that."""
 
 _provider: TracerProvider | None = None
 _tracer: Tracer | None = None
@@ -112,11 +114,11 @@ def with_traceparent(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, by
     return [*kept, (b"traceparent", parent), *([(b"tracestate", state)] if state else [])]
 
 
-def instrument(app: ASGIApp, *, untraced_path: str | None = None) -> ASGIApp:
+def instrument(app: ASGIApp) -> ASGIApp:
     """
     Return *app* so that each of its requests makes exactly one SERVER span; the only place that decides who makes it.
 
-    Requests for *untraced_path*, which probes ask, make none.
+    Probes, which ask the function for ``ready_path``, make none.
 
     FastAPI has telemetry of its own that stands down only where contrib's middleware is inside the app's own stack, so
     a FastAPI app is instrumented in place and any other ASGI app is wrapped.
@@ -125,13 +127,13 @@ def instrument(app: ASGIApp, *, untraced_path: str | None = None) -> ASGIApp:
         return app
     from .export import instrument_asgi
 
-    return instrument_asgi(app, _provider, _describe, untraced_path)
+    return instrument_asgi(app, _provider, _describe, f"^{PROBE_SCHEME}://")
 
 
 def _describe(server_span: Span, scope: Scope) -> None:
     global _cold
-    if on_server_span := scope.get(ON_SERVER_SPAN):
-        on_server_span(server_span)
+    if exchange := scope.get(EXCHANGE):
+        exchange.enter_span(server_span)
     if not server_span.is_recording():
         return
     server_span.set_attribute("faas.trigger", "http")

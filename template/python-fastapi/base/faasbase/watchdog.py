@@ -14,6 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from . import metrics
 from .addresses import enter_public_host, enter_root_path
+from .answering import CRASH, REFUSAL, refuse
 from .context import CallContext, call_id_of, enter_call
 from .durations import parse_duration
 from .errors import Problem
@@ -24,7 +25,7 @@ from .logs import AccessLog
 from .probes import PROBES, Probes, Ready
 from .protocol import AbortConnectionError
 from .settings import Settings
-from .tracing import ON_SERVER_SPAN, continue_trace, instrument, with_traceparent
+from .tracing import EXCHANGE, PROBE_SCHEME, continue_trace, instrument, with_traceparent
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -37,7 +38,6 @@ DURATION = metrics.histogram("http_request_duration_seconds", "Seconds spent on 
 IN_FLIGHT = metrics.gauge("http_requests_in_flight", "Calls being handled.")
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"))
-_REFUSAL = "faasbase.refusal"
 # nginx's number for a client that left; it never reaches anyone but metrics and logs.
 _CLIENT_CLOSED = 499
 
@@ -61,7 +61,7 @@ class Watchdog:
         self._app = app
         # Only a body of unknown length has to be counted while it comes; one that is announced is refused at once.
         self._bounded: App = RequestBodyLimitMiddleware(app, settings.max_body_bytes)
-        self._refusing: App = instrument(_refuse)
+        self._refusing: App = instrument(refuse)
         self._settings = settings
         self._lifecycle = lifecycle
         self._probes = Probes(settings, lifecycle, ready, self._ask)
@@ -97,7 +97,7 @@ class Watchdog:
         scope["headers"] = with_traceparent(scope["headers"])
         continue_trace(scope["headers"])
         enter_root_path(scope, settings.root_path)
-        if b"x-forwarded-host" in headers:
+        if b"x-forwarded-host" in headers or b"x-forwarded-proto" in headers:
             enter_public_host(scope, call)
         exchange = Exchange(
             send,
@@ -105,9 +105,10 @@ class Watchdog:
             self._lifecycle,
             headers=headers,
             host=call.host,
+            scheme=call.forwarded_scheme,
             websocket=not http,
         )
-        scope[ON_SERVER_SPAN] = exchange.enter_span
+        scope[EXCHANGE] = exchange
         self._lifecycle.inflight += 1
         try:
             await self._within_limits(scope, receive, exchange, limit)
@@ -119,6 +120,7 @@ class Watchdog:
     async def _ask(self, scope: Scope, receive: Receive, exchange: Exchange, limit: float) -> None:
         """Call the function for a probe, whose answer is the function's own."""
         enter_root_path(scope, self._settings.root_path)
+        scope["scheme"] = PROBE_SCHEME
         await self._within_limits(scope, receive, exchange, limit)
 
     async def _within_limits(self, scope: Scope, receive: Receive, exchange: Exchange, limit: float | None) -> None:
@@ -155,7 +157,7 @@ class Watchdog:
         problem = self._excess(exchange)
         if problem is None:
             return self._bounded if b"transfer-encoding" in exchange.headers else self._app
-        scope[_REFUSAL] = exchange.messages(problem)
+        scope[REFUSAL] = exchange.messages(problem)
         return self._refusing
 
     def _excess(self, exchange: Exchange) -> Problem | None:
@@ -198,7 +200,8 @@ class Watchdog:
         elif task is not None and not task.cancelling():
             # Nobody has cancelled anything here: the handler raised it.
             await self._crashed(scope, exchange)
-        elif self._lifecycle.stopping and not exchange.started:
+        elif self._lifecycle.stopping and scope["type"] == "http":
+            # An answer that has begun is cut by the caller of this, since it cannot be finished.
             await exchange.answer(Problem(503, "the function is stopping", retry_after_seconds=1))
         else:
             exchange.left = True
@@ -207,7 +210,7 @@ class Watchdog:
     async def _crashed(self, scope: Scope, exchange: Exchange) -> None:
         """Log the exception being handled, once and in full, and tell the caller no more than the id."""
         logger.error("%s failed", self._name(scope), exc_info=handled_failure(), extra=exchange.ids())
-        await exchange.answer(Problem(500, "the function failed; see its log for this call"))
+        await exchange.answer(CRASH)
 
     def _path(self, scope: Scope) -> str:
         """Return the path as the function's caller wrote it."""
@@ -227,11 +230,6 @@ class Watchdog:
         DURATION.observe(seconds, trace=exchange.trace, code=code, method=method)
         if self._access_log is not None:
             self._access_log.write(scope["method"], self._path(scope), status, seconds, exchange.ids())
-
-
-async def _refuse(scope: Any, receive: Any, send: Any) -> None:
-    for message in scope[_REFUSAL]:
-        await send(message)
 
 
 def _shorter_timeout(value: bytes | None) -> float | None:
