@@ -22,6 +22,22 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"bare"})
 """
+LINGERING = """
+import asyncio
+
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    body = b""
+    while (message := await receive()).get("more_body"):
+        body += message["body"]
+    body += message.get("body", b"")
+    length = str(len(body)).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await asyncio.sleep(0.2)
+    await send({"type": "http.response.body", "body": b""})
+"""
 DOCUMENTED = """
 from contextlib import asynccontextmanager
 
@@ -140,6 +156,14 @@ async def test_large_answers_on_one_connection_have_a_deadline_each() -> None:
             answer = await connection.answer(timeout_seconds=5)
             assert len(answer.body) == 8_000_000
             await asyncio.sleep(1.3)
+
+
+async def test_request_behind_an_answer_that_has_not_ended_keeps_its_body() -> None:
+    """A client that has all of the announced length goes on, while the handler has not said yet that it is through."""
+    async with run_function(LINGERING) as function, opened(function.port) as connection:
+        for text in (b"first", b"second", b"third"):
+            await connection.send(request_bytes("POST", "/", body=text))
+            assert (await connection.answer(timeout_seconds=5)).body == text
 
 
 async def test_stream_that_is_cut_at_the_end_is_no_crash() -> None:

@@ -110,8 +110,10 @@ class FunctionProtocol(HttpToolsProtocol):
         self._disarm_write()
         if self.transport.get_write_buffer_size():
             self._arm_write()
-        # What nobody has read of the request would stay for as long as the connection idles.
-        self.cycle.body = bytearray()
+        if self._handling is not None:
+            # What nobody has read of the request would stay for as long as the connection idles.  Not that of
+            # `self.cycle`, which may be the next request: a client has all of an answer before the handler says so.
+            self._handling[0].body = bytearray()
         super().on_response_complete()
 
     def handle_websocket_upgrade(self) -> None:
