@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from .answering import answering
 from .caching import activate_cache, open_cache
-from .errors import SettingError
+from .errors import Problem, SettingError
 from .lifecycle import Lifecycle
 from .loading import Handler
 from .logs import AccessLog
 from .settings import Settings
-from .storage import activate_store, open_store
+from .storage import activate_store, current_store, open_store
 from .storage.links import OBJECTS_PATH
 from .tracing import instrument
 from .watchdog import Watchdog
@@ -67,29 +67,25 @@ class _Dispatch:
         self._surface = surface
         self._events = events
         self._objects = instrument(answering(_serve_object))
+        if events is not None:
+            # Once, and only for functions with events: the module brings pydantic, and an import costs each call.
+            from .events.http import is_event
+
+            self._is_event = is_event
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             if scope["path"].startswith(scope.get("root_path", "") + OBJECTS_PATH):
                 await self._objects(scope, receive, send)
                 return
-            if self._events is not None and _is_event(scope):
+            if self._events is not None and self._is_event(scope):
                 await self._events(scope, receive, send)
                 return
         await self._surface(scope, receive, send)
 
 
-def _is_event(scope: Scope) -> bool:
-    from .events.http import is_event
-
-    return is_event(scope)
-
-
 async def _serve_object(scope: Scope, receive: Receive, send: Send) -> None:
     """Serve an object of a store that has no server of its own, as `file:///` has none."""
-    from .errors import Problem
-    from .storage import current_store
-
     app = current_store().asgi_app
     if app is None:
         raise Problem(404, "this function's objects are served by their store")
@@ -136,8 +132,6 @@ def _given_app(handler: Handler, settings: Settings) -> ASGIApp:
 
 def _events_only_app(handler: Handler, settings: Settings) -> ASGIApp:
     async def nothing_else(scope: Scope, receive: Receive, send: Send) -> None:
-        from .errors import Problem
-
         raise Problem(404, "this function takes events only")
 
     return _with_lifespan(answering(nothing_else), handler.lifespan)

@@ -13,6 +13,7 @@ from uvicorn.config import Config
 from uvicorn.server import Server
 
 from .errors import StartError
+from .liveness import BACKLOG
 from .protocol import FunctionProtocol
 from .settings import Settings
 
@@ -108,7 +109,7 @@ async def start(server: Server, listener: socket.socket) -> None:
     if server.lifespan.should_exit:
         raise StartError("the function's lifespan failed at start-up")
     loop = asyncio.get_running_loop()
-    server.servers = [await loop.create_server(protocol_factory(server), sock=listener, backlog=2048)]
+    server.servers = [await loop.create_server(protocol_factory(server), sock=listener, backlog=BACKLOG)]
 
 
 async def close(server: Server) -> None:

@@ -26,12 +26,13 @@ Adopt = Callable[[socket.socket], None]
 
 logger = logging.getLogger(__name__)
 
+BACKLOG = 2048
+"""Connections that the kernel holds for the process, as uvicorn has it."""
 LATE_AFTER_SECONDS = 0.6
 _REPORT_AFTER_SECONDS = 1.0
 _TICK_SECONDS = 0.1
 _PATIENCE_SECONDS = 2.0
 _ACCEPT_BATCH = 64
-_BACKLOG = 2048
 # Beyond this, and beyond a quarter of the descriptors that the process may have, the kernel's backlog holds callers.
 _MAX_HELD = 4096
 _PROBE = b"GET /_/health "
@@ -88,7 +89,7 @@ class LivenessGuard:
         self._stopped.set()
         self._thread.join(2.0)
         with contextlib.suppress(OSError):
-            self._accept(_BACKLOG)
+            self._accept(BACKLOG)
         self._pass_on(older_than=0.0)
         self._listener.close()
 

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import FaasError, SettingError, StartError
 from .lifecycle import Lifecycle
-from .liveness import LivenessGuard
+from .liveness import BACKLOG, LivenessGuard
 from .settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 
-_BACKLOG = 2048
 _FLUSH_SECONDS = 1.0
 _EXIT_SECONDS = 1.0
 _LAST_SECONDS = 0.4
@@ -56,8 +55,8 @@ def listen(host: str, port: int, setting: str = "port") -> socket.socket:
     """
     try:
         if not host and socket.has_dualstack_ipv6():
-            return socket.create_server(("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True)
-        return socket.create_server((host, port), backlog=_BACKLOG)
+            return socket.create_server(("::", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
+        return socket.create_server((host, port), backlog=BACKLOG)
     except OSError as exc:
         raise SettingError(setting, f"cannot listen on {host or '*'}:{port}: {exc.strerror}") from exc
 

@@ -95,7 +95,7 @@ class FunctionServer:
 
     def _explained(self, exc: StartError) -> StartError:
         error = self._app.lifespan_error
-        return StartError(f"{describe_failure(error)} (in the lifespan)") if error else exc
+        return StartError(_in_lifespan(error)) if error else exc
 
     def _tell_short_drain(self) -> None:
         settings = self._settings
@@ -153,7 +153,7 @@ class FunctionServer:
         except TimeoutError:
             logger.warning("the function's lifespan did not end in time")
         if error := self._app.lifespan_error:
-            raise FaasError(f"{describe_failure(error)} (in the lifespan)") from error
+            raise FaasError(_in_lifespan(error)) from error
 
     def _shutdown_seconds(self) -> float:
         """Return what the lifespan may take: what the pod still has, less the last flush and the exit."""
@@ -207,6 +207,10 @@ class FunctionServer:
         task = self._loop.create_task(self._loop.connect_accepted_socket(factory, sock))
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
+
+
+def _in_lifespan(error: Exception) -> str:
+    return f"{describe_failure(error)} (in the lifespan)"
 
 
 def _awaits_first_request(connection: Any) -> bool:

@@ -222,10 +222,8 @@ class Watchdog:
     def _account(self, scope: Scope, exchange: Exchange) -> None:
         status = _CLIENT_CLOSED if exchange.left else exchange.status or 500
         seconds = exchange.seconds or time.monotonic() - exchange.began
-        code, method = (
-            str(status),
-            scope["method"].lower() if scope["method"] in _METHODS else "unknown",
-        )
+        code = str(status)
+        method = scope["method"].lower() if scope["method"] in _METHODS else "unknown"
         REQUESTS.inc(trace=exchange.trace, code=code, method=method)
         DURATION.observe(seconds, trace=exchange.trace, code=code, method=method)
         if self._access_log is not None:
