@@ -7,10 +7,10 @@ PYTHON ?= python3
 TEMPLATE := template/python-fastapi
 BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-package faasbase
-SOURCES := $(TEMPLATE) functions tests
+SOURCES := $(TEMPLATE) functions deploy tests
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: ## Start the embedded OpenFaaS with every function of stack.yml (PORT=8080)
 	@.ci/install venv
@@ -29,13 +29,21 @@ format: .venv ## Mend style
 	$(BIN)/ruff check --fix $(SOURCES)
 
 typecheck: .venv ## Check types
-	$(BIN)/mypy $(TEMPLATE)/base/faasbase $(TEMPLATE)/index.py tests
+	$(BIN)/mypy $(TEMPLATE)/base/faasbase $(TEMPLATE)/index.py $(TEMPLATE)/base/image deploy tests
 	MYPYPATH=$(TEMPLATE)/local $(BIN)/mypy $(TEMPLATE)/local
 	for handler in $(TEMPLATE)/function functions/*; do \
 	  rm -rf build/types && mkdir -p build/types && cp -r $$handler build/types/function && touch build/types/function/__init__.py; \
 	  MYPYPATH=build/types $(BIN)/mypy -p function; done
 
 check: lint typecheck test ## All that CI runs
+
+images: .venv ## Build the images of the base, every function and a new one, and report on them
+	@.ci/install images
+	$(BIN)/python -m deploy.images
+
+e2e: .venv ## Build images and run them as Kubernetes does (ARGS as above)
+	@.ci/install images
+	$(BIN)/pytest -n 2 --dist loadfile tests/e2e $(ARGS)
 
 deploy: ## Build, push and deploy every function with faas-cli
 	faas-cli up -f stack.yml
@@ -55,4 +63,4 @@ clean: ## Remove what the other targets made
 	$(BIN)/pip install -q --no-deps -e $(TEMPLATE)/base
 	@touch .venv
 
-.PHONY: help up test lint format typecheck check deploy lock clean
+.PHONY: help up test lint format typecheck check images e2e deploy lock clean

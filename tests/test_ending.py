@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +143,22 @@ async def test_whatever_a_handler_raises_is_a_problem_with_an_id(kind: str) -> N
         assert b"call-9" in answer.body
         assert any(line.get("call_id") == "call-9" and line["level"] == "error" for line in function.logs())
         assert (await call(function.port, "/done")).status == 200
+
+
+async def test_start_after_a_kill_says_so(tmp_path: Path) -> None:
+    """A pod keeps its /tmp when the kernel kills its container; the next log begins with why calls were lost."""
+    handler = "async def handle() -> None: ...\n"
+    async with run_function(handler, TMPDIR=str(tmp_path)) as function:
+        await function.ready()
+        assert "was killed" not in function.output()
+        function.send_signal(signal.SIGKILL)
+        await function.exited()
+    async with run_function(handler, TMPDIR=str(tmp_path)) as function:
+        line = await function.json_line(lambda line: "was killed" in line["message"])
+        assert (line["level"], line["logger"]) == ("warning", "faasbase")
+        await function.ready()
+        function.send_signal(signal.SIGTERM)
+        assert await function.exited() == 0
+    async with run_function(handler, TMPDIR=str(tmp_path)) as function:
+        await function.ready()
+        assert "was killed" not in function.output()

@@ -24,6 +24,8 @@ class Lifecycle:
         self.interrupted = 0
         self.inflight = 0
         """Calls being handled, streams and WebSockets included."""
+        self.after_a_kill = False
+        """The process before this one has left its lock: the pod keeps its /tmp when a container starts anew."""
         self._lock_path = lock_path
 
     @property
@@ -41,6 +43,7 @@ class Lifecycle:
         self.listening = True
         if self._lock_path is not None:
             self._lock_path.parent.mkdir(parents=True, exist_ok=True)
+            self.after_a_kill = self._lock_path.exists()
             self._lock_path.write_bytes(b"")
         if self.stopping:
             # The signal has come before there was a file to remove.

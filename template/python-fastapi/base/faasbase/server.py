@@ -88,6 +88,8 @@ def _serve(
     from . import logs, tracing
 
     redactor = logs.configure(settings, os.environ)
+    if lifecycle.after_a_kill:
+        _tell_of_the_kill()
     provider: TracerProvider | None = None
     if settings.tracing_enabled:
         from . import export
@@ -160,6 +162,13 @@ def _write_lock(lifecycle: Lifecycle) -> None:
     except OSError as exc:
         reason = f"the lock file cannot be written there: {exc.strerror}; suppress_lock=true does without"
         raise SettingError("TMPDIR", reason) from exc
+
+
+def _tell_of_the_kill() -> None:
+    import logging
+
+    why = "the process before this one was killed, or crashed; most often it had taken more memory than its limit"
+    logging.getLogger("faasbase").warning(why)
 
 
 def _flush(provider: TracerProvider | None, *, final: bool = False) -> None:

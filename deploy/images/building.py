@@ -1,0 +1,101 @@
+"""Build images: by faas-cli where it is there, else by the steps that it takes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+
+from .engine import BUILD_SECONDS, Engine, EngineError, docker_shim
+from .project import ROOT, TEMPLATE, Function, additional_packages, base_image
+from .staging import stage
+
+PIP_CONFIGURATIONS = ("/etc/pip.conf", "~/.config/pip/pip.conf")
+DEFAULT_BASE = "base"
+DEFAULT_ARGUMENTS = {"BASE_IMAGE": DEFAULT_BASE, "SHAPE": "direct"}
+"""The Dockerfile's own: older Buildah chooses stages by given arguments only."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image, and how it came to be."""
+
+    image: str
+    seconds: float
+    log: str = field(repr=False)
+
+
+class Builder:
+    """Builds with one engine and one set of base images; contexts and tools go to *folder*."""
+
+    def __init__(self, engine: Engine, folder: Path, bases: Mapping[str, str]) -> None:
+        self.engine = engine
+        self.folder = folder
+        self._bases = {name: image for name, image in bases.items() if image}
+
+    def base(self, image: str = "") -> Built:
+        """Build the shared base image by the project's own Dockerfile."""
+        return self._build(TEMPLATE, image or base_image(), {}, "--file", str(ROOT / "Dockerfile"))
+
+    def function(self, function: Function, *options: str, base: str = DEFAULT_BASE) -> Built:
+        """
+        Build *function* on the image *base*, or on a base of its own.
+
+        Raises:
+            EngineError: A step failed, as the function's tests can make it; the message ends with the log.
+        """
+        packages = additional_packages(function)
+        arguments = {"BASE_IMAGE": base, **function.build_args, "ADDITIONAL_PACKAGE": packages}
+        if shutil.which("faas-cli") and not options:
+            return self._by_faas_cli(function, arguments)
+        context = stage(TEMPLATE, function.handler, self.folder / "build" / function.name)
+        return self._build(context, function.image, arguments, *options)
+
+    def _build(self, context: Path, image: str, arguments: Mapping[str, str], *options: str) -> Built:
+        started = time.monotonic()
+        given = {**DEFAULT_ARGUMENTS, **self._bases, **arguments}
+        flags = [flag for name, value in given.items() for flag in ("--build-arg", f"{name}={value}")]
+        flags += [flag for name, path in self._secrets.items() for flag in ("--secret", f"id={name},src={path}")]
+        log = self.engine.build(context, image, [*flags, *options])
+        return Built(image, time.monotonic() - started, log)
+
+    @cached_property
+    def _secrets(self) -> Mapping[str, str]:
+        """pip's configuration of this machine, which a build cannot do without where an index of its own is in use."""
+        found = [str(path) for name in PIP_CONFIGURATIONS if (path := Path(name).expanduser()).exists()]
+        return {"pipconf": found[0]} if found else {}
+
+    def _by_faas_cli(self, function: Function, arguments: Mapping[str, str]) -> Built:
+        """Have faas-cli stage and build, in a project that holds this template and this function."""
+        started = time.monotonic()
+        project = self.folder / "project" / function.name
+        shutil.rmtree(project, ignore_errors=True)
+        shutil.copytree(TEMPLATE, project / "template" / TEMPLATE.name)
+        fields = {
+            "lang": TEMPLATE.name,
+            "handler": str(function.handler),
+            "image": function.image,
+            "build_args": {**DEFAULT_ARGUMENTS, **self._bases, **arguments},
+            "build_secrets": self._secrets,
+        }
+        stack = {"version": "1.0", "provider": {"name": "openfaas"}, "functions": {function.name: fields}}
+        (project / "stack.yaml").write_text(yaml.safe_dump(stack))
+        done = subprocess.run(
+            ["faas-cli", "build"],
+            cwd=project,
+            env=docker_shim(self.engine, self.folder),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=BUILD_SECONDS,
+            check=False,
+        )
+        if done.returncode:
+            raise EngineError(f"{function.image} was not built: {done.stdout}")
+        return Built(function.image, time.monotonic() - started, done.stdout)
