@@ -1,4 +1,8 @@
-"""First half of ``up``, on the standard library alone: check, make the gateway's environment, and go on inside it."""
+"""
+The commands, on the standard library alone.
+
+``outdated`` is all here; of ``up`` it is the first half: check, make the gateway's environment, and go on inside it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,8 @@ from pathlib import Path
 
 from environments import Environments
 from installing import InstallError
-from options import Options, parse_options
+from options import Options, OutdatedOptions, parse_command
+from outdated import UnknownError, tell
 from ports import PortTakenError, bind_gateway
 from terminal import Terminal
 
@@ -20,9 +25,11 @@ STATE_FOLDER = Path("build", ".local")
 
 
 def bootstrap(arguments: Sequence[str]) -> int:
-    """Become the supervisor, in an interpreter that has its requirements; return an exit status where that fails."""
-    options = parse_options(arguments)
+    """Run a command and return its exit status; ``up`` becomes the supervisor, in an interpreter that has its needs."""
+    options = parse_command(arguments)
     terminal = Terminal()
+    if isinstance(options, OutdatedOptions):
+        return _tell_outdated(options, terminal)
     environments = Environments(STATE_FOLDER.absolute() / "environments", terminal.say)
     try:
         _check(options)
@@ -35,6 +42,17 @@ def bootstrap(arguments: Sequence[str]) -> int:
     if environments.stopped:
         return INTERRUPTED
     return os.execv(python, [str(python), str(HERE / "supervisor.py"), *arguments])  # noqa: S606  # no shell is wanted
+
+
+def _tell_outdated(options: OutdatedOptions, terminal: Terminal) -> int:
+    try:
+        tell(HERE.parent, options.ref, terminal.say)
+    except UnknownError as error:
+        terminal.complain(f"what an update would bring cannot be told: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
 
 
 def _check(options: Options) -> None:

@@ -28,21 +28,40 @@ class Options:
     """The functions to run; empty for all of the stack file."""
 
 
-def parse_options(arguments: Sequence[str]) -> Options:
+@dataclass(frozen=True)
+class OutdatedOptions:
+    """The options of ``outdated``."""
+
+    ref: str
+    """The branch, tag or ``sha-<commit>`` to compare with; empty for the default branch."""
+
+
+def parse_command(arguments: Sequence[str]) -> Options | OutdatedOptions:
     """Parse the command line; print the usage and exit where it is wrong, as argparse does."""
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.command is None:
         parser.print_help()
         parser.exit(2)
+    if given.command == "outdated":
+        return OutdatedOptions(given.to)
     return Options(given.yaml, given.port, given.python, tuple(given.function))
+
+
+def parse_options(arguments: Sequence[str]) -> Options:
+    """Parse the command line of ``up``, the one command that the supervisor is started with."""
+    options = parse_command(arguments)
+    if not isinstance(options, Options):
+        raise TypeError("only up has a supervisor")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="local", description=DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter
     )
-    up = parser.add_subparsers(dest="command").add_parser("up", help="start, until Ctrl-C")
+    commands = parser.add_subparsers(dest="command")
+    up = commands.add_parser("up", help="start, until Ctrl-C")
     up.add_argument("-f", "--yaml", type=Path, default=default_stack_file(), help="stack file (%(default)s)")
     up.add_argument("--port", type=_port, default=8080, help="port of the gateway (%(default)s), 0 for any")
     up.add_argument(
@@ -52,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
         help="use this interpreter as it is and install nothing",
     )
     up.add_argument("function", nargs="*", help="functions to run (all)")
+    outdated = commands.add_parser("outdated", help="tell what pulling this template again would bring")
+    outdated.add_argument("--to", default="", metavar="REF", help="tag, branch or sha-<commit> (the default branch)")
     return parser
 
 

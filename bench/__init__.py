@@ -1,0 +1,1 @@
+"""Measure, and compare with what others ship."""
