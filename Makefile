@@ -6,11 +6,10 @@ PORT ?= 8080
 PYTHON ?= python3
 TEMPLATE := template/python-fastapi
 BIN := .venv/bin
-LOCK := $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-package faasbase
-SOURCES := $(TEMPLATE) functions deploy tests
+SOURCES := $(TEMPLATE) functions deploy bench tests
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: ## Start the embedded OpenFaaS with every function of stack.yml (PORT=8080)
 	@.ci/install venv
@@ -29,7 +28,7 @@ format: .venv ## Mend style
 	$(BIN)/ruff check --fix $(SOURCES)
 
 typecheck: .venv ## Check types
-	$(BIN)/mypy $(TEMPLATE)/base/faasbase $(TEMPLATE)/index.py $(TEMPLATE)/base/image deploy tests
+	$(BIN)/mypy $(TEMPLATE)/base/faasbase $(TEMPLATE)/index.py $(TEMPLATE)/base/image deploy bench tests
 	MYPYPATH=$(TEMPLATE)/local $(BIN)/mypy $(TEMPLATE)/local
 	for handler in $(TEMPLATE)/function functions/*; do \
 	  rm -rf build/types && mkdir -p build/types && cp -r $$handler build/types/function && touch build/types/function/__init__.py; \
@@ -39,7 +38,7 @@ check: lint typecheck test ## All that CI runs
 
 images: .venv ## Build the images of the base, every function and a new one, and report on them
 	@.ci/install images
-	$(BIN)/python -m deploy.images
+	$(BIN)/python -m deploy.images $(ARGS)
 
 e2e: .venv ## Build images and run them as Kubernetes does (ARGS as above)
 	@.ci/install images
@@ -48,10 +47,14 @@ e2e: .venv ## Build images and run them as Kubernetes does (ARGS as above)
 deploy: ## Build, push and deploy every function with faas-cli
 	faas-cli up -f stack.yml
 
-lock: .venv ## Renew the pinned and hashed requirements
-	$(LOCK) --extra otel --extra build $(TEMPLATE)/base/pyproject.toml -o $(TEMPLATE)/base/requirements.txt
-	$(LOCK) -c $(TEMPLATE)/base/requirements.txt --group dev -o tests/requirements.txt
-	$(LOCK) -c $(TEMPLATE)/base/requirements.txt --group local -o $(TEMPLATE)/local/requirements.txt
+lock: .venv ## Renew the pinned and hashed requirements, of all extras together
+	$(BIN)/python -m deploy.locks
+
+outdated: .venv ## Tell what lock would change, and what keeps newer versions out
+	@$(BIN)/python -m deploy.locks outdated
+
+bench-images: .venv ## Compare image size, start and memory with the official template's shape
+	@$(BIN)/python -m bench.images
 
 clean: ## Remove what the other targets made
 	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -63,4 +66,4 @@ clean: ## Remove what the other targets made
 	$(BIN)/pip install -q --no-deps -e $(TEMPLATE)/base
 	@touch .venv
 
-.PHONY: help up test lint format typecheck check images e2e deploy lock clean
+.PHONY: help up test lint format typecheck check images e2e deploy lock outdated bench-images clean

@@ -168,11 +168,11 @@ class Process:
         return found
 
 
-def status_of(port: int, path: str) -> int | None:
+def status_of(port: int, path: str, host: str = "127.0.0.1") -> int | None:
     """Return the status of a GET, or None where nothing answers within a second."""
     request = f"GET {path} HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n"
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        with socket.create_connection((host, port), timeout=1) as connection:
             connection.sendall(request.encode())
             return int(connection.recv(64).split(b" ")[1])
     except (OSError, IndexError, ValueError):

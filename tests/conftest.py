@@ -6,12 +6,14 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import child
 
+END_TO_END = Path(__file__).parent / "e2e"
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 
 
@@ -26,6 +28,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "tool(name): needs the program *name* on PATH, or is left out")
     config.addinivalue_line("markers", "checkout(variable): needs the repository that *variable* names, or is left out")
     config.stash[LEFT_OUT] = Counter()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the end-to-end tests out unless they are named: they build images."""
+    named = (config.invocation_params.dir / argument.partition("::")[0] for argument in config.args)
+    if collection_path != END_TO_END or any(path.resolve().is_relative_to(END_TO_END) for path in named):
+        return None
+    return True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

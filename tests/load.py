@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from tests.wire import Connection, WireError, connect, request_bytes
+from tests.wire import HOST, Connection, WireError, connect, request_bytes
 
 MAX_POOLED = 16
 MAX_OPEN_CALLS = 2000
@@ -24,6 +24,7 @@ class Replica:
 
     name: str
     port: int
+    host: str = HOST
     until: float = float("inf")
     pool: list[Connection] = field(default_factory=list)
 
@@ -78,7 +79,7 @@ class Load:
         connection: Connection | None = None
         problem = ""
         try:
-            connection = replica.pool.pop(0) if pooled else await connect(replica.port)
+            connection = replica.pool.pop(0) if pooled else await connect(replica.port, replica.host)
             await connection.send(request_bytes("POST", f"/work?seconds={seconds}", body=self._random.randbytes(size)))
             answer = await connection.answer(method="POST", timeout_seconds=12)
         except (OSError, EOFError, WireError) as error:

@@ -146,10 +146,10 @@ class Connection:
         self.writer.transport.abort()
 
 
-async def connect(port: int, *, timeout_seconds: float = 5.0) -> Connection:
-    """Open a connection to *port* on this machine."""
+async def connect(port: int, host: str = HOST, *, timeout_seconds: float = 5.0) -> Connection:
+    """Open a connection to *port*, on this machine unless told otherwise."""
     async with asyncio.timeout(timeout_seconds):
-        reader, writer = await asyncio.open_connection(HOST, port, limit=HEAD_LIMIT)
+        reader, writer = await asyncio.open_connection(host, port, limit=HEAD_LIMIT)
     return Connection(reader, writer)
 
 
@@ -178,21 +178,22 @@ async def call(
     port: int,
     path: str = "/",
     *,
+    host: str = HOST,
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
     body: bytes = b"",
     timeout_seconds: float = 10.0,
 ) -> Answer:
     """Make one call on a connection of its own."""
-    async with opened(port) as connection:
+    async with opened(port, host) as connection:
         await connection.send(request_bytes(method, path, headers, body, close=True))
         return await connection.answer(method=method, timeout_seconds=timeout_seconds)
 
 
 @asynccontextmanager
-async def opened(port: int) -> AsyncIterator[Connection]:
+async def opened(port: int, host: str = HOST) -> AsyncIterator[Connection]:
     """Open a connection and close it at the end."""
-    connection = await connect(port)
+    connection = await connect(port, host)
     try:
         yield connection
     finally:

@@ -36,12 +36,20 @@ class Engine:
 
     program: str
     environ: Mapping[str, str] = field(repr=False)
+    folder: Path = Path()
+    """Where it runs: Podman leaves a file called `oom` there for each container that was killed for want of memory."""
 
     def run(self, *arguments: str, timeout_seconds: float = ANSWER_SECONDS, check: bool = True) -> str:
         """Run a command of the engine and return what it prints on stdout; raise `EngineError` where it fails."""
         command = [self.program, *arguments]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_seconds, env=self.environ, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            env=self.environ,
+            cwd=self.folder,
+            check=False,
         )
         if check and done.returncode:
             raise EngineError(f"{' '.join(command[:2])} ended with {done.returncode}: {done.stdout}{done.stderr}")
@@ -70,7 +78,7 @@ class Engine:
 
     def has(self, image: str) -> bool:
         """Tell whether *image* is on this machine."""
-        return bool(self.run("image", "ls", "--quiet", image).strip())
+        return bool(self.run("image", "inspect", "--format", "{{.Id}}", image, check=False).strip())
 
     def pull(self, image: str) -> bool:
         """Fetch *image*; False where no registry of this machine has it."""
@@ -88,15 +96,15 @@ def find_engine(folder: Path) -> Engine:
     Raises:
         EngineError: Neither a Docker daemon nor Podman is there.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     if shutil.which("docker") and _answers(["docker", "info"]):
-        return Engine("docker", {**os.environ, "DOCKER_BUILDKIT": "1"})
+        return Engine("docker", {**os.environ, "DOCKER_BUILDKIT": "1"}, folder)
     if not shutil.which("podman"):
         raise EngineError("neither a Docker daemon that answers nor podman is on this machine")
-    folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "containers.conf"
     settings.write_text(_containers_conf())
     # Images that Docker can run as well, with their health check.
-    return Engine("podman", {**os.environ, "CONTAINERS_CONF": str(settings), "BUILDAH_FORMAT": "docker"})
+    return Engine("podman", {**os.environ, "CONTAINERS_CONF": str(settings), "BUILDAH_FORMAT": "docker"}, folder)
 
 
 def docker_shim(engine: Engine, folder: Path) -> Mapping[str, str]:

@@ -51,7 +51,7 @@ def debian_python(engine: Engine, image: str, suite: str) -> str:
     """Make *image* of the Python of Debian's *suite*, unless it is there, and return its name."""
     if engine.has(image):
         return image
-    print(f"{PYTHON_IMAGE} cannot be pulled: {image} is made of Debian {suite} in its place", flush=True)
+    print(f"No official image of Python can be pulled: {image} is made of Debian {suite}", flush=True)
     with tempfile.TemporaryDirectory(prefix="stand-in-") as folder:
         root = Path(folder) / "root"
         command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(root)]

@@ -1,0 +1,1 @@
+"""End to end: images of functions, run as Kubernetes runs them."""
