@@ -55,7 +55,8 @@ class Builder:
         if shutil.which("faas-cli") and not options:
             return self._by_faas_cli(function, arguments)
         context = stage(TEMPLATE, function.handler, self.folder / "build" / function.name)
-        return self._build(context, function.image, arguments, *options)
+        secrets = [f"--secret=id={name},src={path}" for name, path in function.build_secrets.items()]
+        return self._build(context, function.image, arguments, *secrets, *options)
 
     def _build(self, context: Path, image: str, arguments: Mapping[str, str], *options: str) -> Built:
         started = time.monotonic()
@@ -82,7 +83,7 @@ class Builder:
             "handler": str(function.handler),
             "image": function.image,
             "build_args": {**DEFAULT_ARGUMENTS, **self._bases, **arguments},
-            "build_secrets": self._secrets,
+            "build_secrets": {**self._secrets, **function.build_secrets},
         }
         stack = {"version": "1.0", "provider": {"name": "openfaas"}, "functions": {function.name: fields}}
         (project / "stack.yaml").write_text(yaml.safe_dump(stack))

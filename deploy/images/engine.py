@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -14,6 +15,9 @@ from typing import Any
 
 ANSWER_SECONDS = 60.0
 BUILD_SECONDS = 1200.0
+BUILD_ATTEMPTS = 3
+# Podman takes a layer from its cache that somebody else removes at that moment.
+LOST_LAYER = re.compile(r"(layer|image) not known")
 PROCESSES = 4096
 FILES = 65536
 # What Podman's containers get has to lie within what this machine grants, which its own defaults do not look at.
@@ -58,7 +62,16 @@ class Engine:
     def build(self, context: Path, image: str, options: Sequence[str]) -> str:
         """Build *image* from *context* and return the log; raise `EngineError` with it where a step fails."""
         command = [self.program, "build", *options, "--tag", image, str(context)]
-        done = subprocess.run(
+        for attempt in range(BUILD_ATTEMPTS):
+            done = self._build(command)
+            if not done.returncode:
+                return done.stdout
+            if not (LOST_LAYER.search(done.stdout) and attempt + 1 < BUILD_ATTEMPTS):
+                raise EngineError(f"{image} was not built: {done.stdout}")
+        raise AssertionError("unreachable")
+
+    def _build(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -67,9 +80,6 @@ class Engine:
             env=self.environ,
             check=False,
         )
-        if done.returncode:
-            raise EngineError(f"{image} was not built: {done.stdout}")
-        return done.stdout
 
     def inspect(self, name: str) -> dict[str, Any]:
         """Return what the engine knows of an image or a container."""

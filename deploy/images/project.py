@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Function:
     image: str
     build_args: Mapping[str, str]
     build_options: Sequence[str] = ()
+    build_secrets: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, str] | None = None
     environment: Mapping[str, str] | None = None
 
@@ -41,6 +42,7 @@ def functions(stack: Path = STACK) -> list[Function]:
             image=fields["image"],
             build_args={key: str(value) for key, value in (fields.get("build_args") or {}).items()},
             build_options=fields.get("build_options") or (),
+            build_secrets={key: str(stack.parent / path) for key, path in (fields.get("build_secrets") or {}).items()},
             limits=fields.get("limits"),
             environment={key: str(value) for key, value in (fields.get("environment") or {}).items()},
         )

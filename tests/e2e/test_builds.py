@@ -13,7 +13,9 @@ import pytest
 from deploy.images.building import Builder, Built
 from deploy.images.engine import Engine, EngineError
 from tests.e2e.building import built, run_in
+from tests.e2e.conftest import write
 from tests.e2e.containers import run_container
+from tests.e2e.index import wheel
 from tests.staging import BASE
 
 SESSION = uuid.uuid4().hex
@@ -156,3 +158,26 @@ def test_empty_requirements_are_enough(engine: Engine, builder: Builder, base_im
     ):
         container.wait_healthy()
         assert httpx2.get(container.url, params={"name": "Ada"}).json() == "Ada"
+
+
+def test_requirements_name_files_of_the_functions_folder(
+    engine: Engine, builder: Builder, base_image: str, tmp_path: Path
+) -> None:
+    """Others, constraints, and private wheels without any index: as the embedded OpenFaaS installs them."""
+    first, second = (wheel(f"{name}-{SESSION}", "1.0", {f"{name}.py": "RATE = 1.19\n"}) for name in ("net", "gross"))
+    lines = ["-c constraints.txt", "-r more.txt", "--find-links wheels", first.name, f"./wheels/{second.file_name}"]
+    files = {
+        "handler.py": "import gross, net\n\n\nasync def handle() -> float:\n    return gross.RATE - net.RATE\n",
+        "requirements.txt": "\n".join(lines),
+        "constraints.txt": "tabulate<0.9\n",
+        "more.txt": "tabulate\n",
+    }
+    write(files, tmp_path)
+    (tmp_path / "wheels").mkdir()
+    for one in (first, second):
+        (tmp_path / "wheels" / one.file_name).write_bytes(one.content)
+    with built(builder, base_image, tmp_path) as function, run_container(engine, function.image) as container:
+        container.wait_healthy()
+        assert httpx2.get(container.url).json() == 0
+        version = container.exec("python", "-c", "import importlib.metadata as found; print(found.version('tabulate'))")
+        assert version.startswith("0.8.")
