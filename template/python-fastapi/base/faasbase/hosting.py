@@ -54,7 +54,7 @@ def uvicorn_server(app: Any, settings: Settings, lifespan: str) -> Server:
         "Protocol",
         (FunctionProtocol,),
         {
-            "read_timeout": settings.read_timeout,
+            "read_timeout": settings.ahead_of_watchdog(settings.read_timeout),
             "write_timeout": settings.write_timeout,
             "max_header_bytes": settings.max_header_bytes,
         },

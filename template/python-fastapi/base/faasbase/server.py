@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _FLUSH_SECONDS = 1.0
 _EXIT_SECONDS = 1.0
 _LAST_SECONDS = 0.4
+_LAST_LINE_SECONDS = 0.1
 # The first Ctrl-C drains, the second cancels what is in flight, and whoever presses it again means now.
 _PATIENCE = 2
 
@@ -193,6 +194,9 @@ def _fail(exc: Exception) -> None:
     what = "start failed" if isinstance(exc, StartError) else "failed"
     kind = "" if isinstance(exc, FaasError) else f"{type(exc).__name__}: "
     logging.getLogger("faasbase").critical("%s: %s%s", what, kind, exc, exc_info=shown)
+    if os.environ.get("upstream_url"):  # noqa: SIM112 - of-watchdog's own spelling
+        # of-watchdog stops reading at the very moment that its function ends, and the line must be out by then.
+        time.sleep(_LAST_LINE_SECONDS)
     _exit(1)
 
 

@@ -80,6 +80,10 @@ class Settings:
     events_http_secret: str | None = None
     """Name of the secret that a pusher of events shows as a bearer token."""
 
+    def ahead_of_watchdog(self, seconds: float) -> float:
+        """Return a limit that ends before of-watchdog's of the same length, which would cut our answer half-way."""
+        return seconds - min(0.1, seconds / 10) if self.behind_watchdog else seconds
+
     @property
     def drain_timeout(self) -> float:
         """Seconds that in-flight work gets after the window, so that the exit still comes before SIGKILL."""

@@ -181,7 +181,7 @@ class Watchdog:
         if b"text/event-stream" in accept or b"application/x-ndjson" in accept:
             return longest
         limit = min(self._settings.exec_timeout or longest, longest)
-        return min(limit, _shorter_timeout(headers.get(b"x-timeout")) or limit)
+        return self._settings.ahead_of_watchdog(min(limit, _shorter_timeout(headers.get(b"x-timeout")) or limit))
 
     def _expire(self, exchange: Exchange, limit: float, task: asyncio.Task[None] | None) -> None:
         """Answer 504 and cancel the handler; the answer does not wait for it, since a `def` cannot be cancelled."""
