@@ -6,6 +6,7 @@ ARG DEBIAN_OS=slim-trixie
 ARG PYTHON_IMAGE=docker.io/library/python:${PYTHON_VERSION}-${DEBIAN_OS}
 
 FROM ${PYTHON_IMAGE} AS base
+USER root
 ENV PATH=/opt/function/bin:/opt/venv/bin:$PATH \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \

@@ -79,7 +79,10 @@ def test_nothing_there_fails(port: str) -> None:
 
 def test_closed_connection_fails(mute_port: int) -> None:
     """Something that takes connections and says nothing is not healthy."""
-    assert probe(mute_port).stderr == "no answer: the connection was closed\n"
+    done = probe(mute_port)
+    assert done.returncode == 1
+    # Closed before or after the request has arrived: the kernel's word is another one then.
+    assert done.stderr.startswith("no answer: ")
 
 
 def test_it_imports_next_to_nothing() -> None:

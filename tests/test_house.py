@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import faasbase
+from deploy.images import standins
 from faasbase.durations import parse_duration
 from tests.staging import BASE, FUNCTIONS, ROOT, TEMPLATE
 
@@ -52,6 +53,19 @@ def test_base_image_is_the_base_stage_of_the_template() -> None:
     found = [stage.search((folder / "Dockerfile").read_text()) for folder in (ROOT, TEMPLATE)]
     first, second = (match[0].strip() for match in found if match)
     assert first == second
+    defaults = [
+        re.findall(r"^ARG (?:PYTHON|DEBIAN)\w+=.*", (folder / "Dockerfile").read_text(), re.MULTILINE)
+        for folder in (ROOT, TEMPLATE)
+    ]
+    assert defaults[0] == defaults[1]
+    assert len(defaults[0]) == 3
+
+
+def test_official_images_are_those_of_the_dockerfile() -> None:
+    """Where they can be pulled, what is tested here is what users get."""
+    given = dict(re.findall(r"^ARG (\w+)=(\S+)$", (TEMPLATE / "Dockerfile").read_text(), re.MULTILINE))
+    python = re.sub(r"\$\{(\w+)\}", lambda match: given[match[1]], given["PYTHON_IMAGE"])
+    assert (python, given["WATCHDOG_IMAGE"]) == (standins.PYTHON_IMAGE, standins.WATCHDOG_IMAGE)
 
 
 def test_images_run_as_a_user_without_rights_and_depend_on_their_tests() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 
 DEADLINE_SECONDS = 1.0
 REQUEST = b"GET /_/health HTTP/1.1\r\nHost: localhost\r\nUser-Agent: kube-probe/exec\r\nConnection: close\r\n\r\n"
@@ -26,7 +27,9 @@ def main() -> None:
 
 def ask(host: str, port: int) -> str:
     """Return the status of ``/_/health``; raise `OSError` where none comes in time."""
-    with socket.create_connection((host, port), timeout=DEADLINE_SECONDS) as connection:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    with socket.create_connection((host, port), timeout=DEADLINE_SECONDS / 2) as connection:
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
         connection.sendall(REQUEST)
         head = connection.recv(64).decode("latin-1").split(" ")
     if len(head) < 2:

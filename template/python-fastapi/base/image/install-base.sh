@@ -2,11 +2,13 @@
 # Install the base into /opt/venv, from hash-locked requirements and the folder that this script comes with.
 set -eu
 here=/opt/faasbase
+# A checkout may be its owner's alone; tests run these scripts as another user.
+chmod -R u=rwX,go=rX "$here"
 sh "$here/image/harden.sh"
 python3 -m venv --without-pip /opt/venv
 # The image's own pip; none is shipped in the environments.
-PATH=${PATH#/opt/function/bin:/opt/venv/bin:}
-pip() { python3 -m pip --python /opt/venv/bin/python3 "$@"; }
+python=$(/opt/venv/bin/python3 -c 'import sys; print(sys._base_executable)')
+pip() { "$python" -m pip --python /opt/venv/bin/python3 "$@"; }
 pip install --no-input --no-compile --require-hashes -r "$here/requirements.txt"
 pip wheel --no-build-isolation --no-deps --wheel-dir "$here/wheel" "$here"
 pip install --no-compile --no-deps "$here"/wheel/*.whl
