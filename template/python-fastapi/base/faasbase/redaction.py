@@ -16,6 +16,8 @@ from stat import S_ISREG
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from .secrets import hidden_values
+
 MASK = "***"
 
 # Plural tokens with a number are what language models count.
@@ -65,7 +67,7 @@ class Redactor:
 
     Known values come from settings in *environ* that are named like secrets or are URLs with a password, and from the
     files in *secrets_dir*: 256 files, 64 KiB of each and 1 MiB of all (small files first), 128 values a file, 1024 in
-    all.  Secrets rotate, hence the files' states are looked at every half minute, and read again when one differs.
+    all.  They are read again when one differs, every half minute; what the function reads of them is known at once.
     """
 
     def __init__(
@@ -79,9 +81,9 @@ class Redactor:
         self._fields = frozenset(name.lower() for name in fields)
         self._from_settings = sorted(set(_secret_settings(environ or {})))
         self._files: list[_SecretFile] = []
+        self._used: tuple[str, ...] = ()
         self._known = _KnownValues(self._from_settings)
-        self._clock = clock
-        self._next_scan = clock()
+        self._clock, self._next_scan = clock, clock()
 
     def text(self, text: str) -> str:
         """Return *text* with every known secret and everything shaped like one masked."""
@@ -116,13 +118,14 @@ class Redactor:
         return bool(_SENSITIVE_NAME.search(name)) and not _is_count(name, value)
 
     def _known_values(self) -> _KnownValues:
-        now = self._clock()
-        if now >= self._next_scan:
+        now, used = self._clock(), hidden_values()
+        if now >= self._next_scan or used is not self._used:
             self._next_scan = now + _RESCAN_SECONDS
             files = _secret_files(self._secrets_dir)
-            if files != self._files:
-                self._known = _KnownValues(chain(self._from_settings, _contents(files)))
-                self._files = files
+            if files != self._files or used is not self._used:
+                values = _worth_hiding(chain.from_iterable(map(_values, used)))
+                self._known = _KnownValues(chain(self._from_settings, values, _contents(files)))
+                self._files, self._used = files, used
         return self._known
 
 

@@ -31,9 +31,12 @@ from .. import metrics
 from ..errors import FieldError, Problem, Reject, Retry
 from ..tracing import span
 from . import Event, EventHandler
-from .guarding import RETRY_AFTER_SECONDS, Check
+from .guarding import Pushers
 
 logger = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 5.0
+"""When an event is to be sent again, where nobody knows better."""
 
 OUTCOMES = metrics.counter("faas_events", "Events by what became of them.", ("type", "outcome"))
 
@@ -59,9 +62,9 @@ def is_event(scope: Scope) -> bool:
 class EventsApp:
     """The ASGI app that pushed events go to."""
 
-    def __init__(self, handlers: Sequence[EventHandler], check: Check) -> None:
+    def __init__(self, handlers: Sequence[EventHandler], pushers: Pushers) -> None:
         self._handlers = {kind: handler for handler in handlers for kind in handler.types}
-        self._check = check
+        self._pushers = pushers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -71,7 +74,7 @@ class EventsApp:
     async def _settle(self, request: Request) -> Response:
         if request.method != "POST":
             raise Problem(405, "events are pushed by POST", headers={"Allow": "POST"})
-        self._check(request)
+        await self._pushers.admit(request)
         attributes = await _attributes(request)
         kind = str(attributes.get("type", ""))
         handler = self._handlers.get(kind)
