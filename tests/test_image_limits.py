@@ -66,4 +66,5 @@ def test_readme_tells_the_defaults(limits: ModuleType) -> None:
         "IMAGE_MAX_UPLOAD_MIB": str(usual.max_upload_mib),
         "IMAGE_UPLOADS_MIB": str(usual.uploads_mib),
         "IMAGE_CACHE_TTL": f"{usual.cache_seconds / 3600:g}h",
+        "IMAGE_URL_TTL": f"{usual.url_seconds:g}s",
     }

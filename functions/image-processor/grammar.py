@@ -59,9 +59,9 @@ class Wanted:
         return [*steps, f"format:{self.format or 'source'}", f"quality:{self.quality or 'default'}"]
 
 
-def read_wanted(texts: Sequence[str], format: str | None, quality: int | None) -> Wanted:
+def read_wanted(texts: Sequence[str], format: str | None, quality: int | None, field: str = "op") -> Wanted:
     """
-    Return what the query asks for.
+    Return what the query asks for, or the document, where *field* has the operations.
 
     Raises:
         Problem: 422 with every operation that cannot be read.
@@ -69,21 +69,21 @@ def read_wanted(texts: Sequence[str], format: str | None, quality: int | None) -
     steps, errors = [], []
     for number, text in enumerate(texts):
         try:
-            steps.append((f"op[{number}]", read_operation(text)))
+            steps.append((f"{field}[{number}]", read_operation(text)))
         except ValueError as exc:
-            errors.append(FieldError(f"op[{number}]", str(exc)))
-    converts = [(field, step) for field, step in steps if isinstance(step, Convert)]
+            errors.append(FieldError(f"{field}[{number}]", str(exc)))
+    converts = [(place, step) for place, step in steps if isinstance(step, Convert)]
     # Two formats in one call are a slip of the caller's, whichever of them would win.
     repeated = converts if format is not None or quality is not None else converts[1:]
-    errors += [FieldError(field, "the format is given more than once") for field, _ in repeated]
+    errors += [FieldError(place, "the format is given more than once") for place, _ in repeated]
     if errors:
         raise Problem(422, "an operation cannot be read", errors=errors)
     if converts:
         format, quality = converts[0][1].format, converts[0][1].quality
-    pixels = [(field, step) for field, step in steps if not isinstance(step, Convert)]
+    pixels = [(place, step) for place, step in steps if not isinstance(step, Convert)]
     return Wanted(
         operations=tuple(step for _, step in pixels),
-        fields=tuple(field for field, _ in pixels),
+        fields=tuple(place for place, _ in pixels),
         format=None if format is None else _format(format),
         quality=quality,
         operations_count=len(texts),

@@ -1,4 +1,4 @@
-"""Resize, crop, turn and convert images: POST one as the body, with what to do in the query."""
+"""Resize, crop, turn and convert images: POST one, or its URL, with what to do."""
 
 import os
 from collections.abc import AsyncIterator
@@ -9,15 +9,14 @@ from fastapi import APIRouter, Query, Request
 
 from faasbase import CacheDep, StoreDep, problem_responses
 
+from .asked import BODY, asked
 from .grammar import GRAMMAR, MAX_OPERATIONS, read_wanted
 from .limits import read_limits
 from .memory import bound_memory
 from .pool import Pool
 from .processing import Processed, Processor
+from .remote import Remote
 from .sources import use_pixel_limit
-from .uploads import received
-
-BODY = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "required": True}
 
 router = APIRouter()
 
@@ -36,8 +35,8 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
 @router.post(
     "/",
     openapi_extra={"requestBody": BODY},
-    responses=problem_responses(413, 415, 422, 429),
-    description=f"The body is a JPEG, PNG, WebP, AVIF or GIF file; of an animation the first frame is used.\n{GRAMMAR}",
+    responses=problem_responses(403, 413, 415, 422, 429, 502, 503, 504),
+    description=f"The image is a JPEG, PNG, WebP, AVIF or GIF; of an animation the first frame is used.\n{GRAMMAR}",
 )
 async def process_image(
     request: Request,
@@ -51,5 +50,5 @@ async def process_image(
     wanted = read_wanted(op or [], format, quality)
     limits, pool = request.state.limits, request.state.pool
     with pool.admitted():
-        async with received(request, pool, limits.max_upload_bytes) as upload:
+        async with asked(request, wanted, Remote(limits, pool, cache, store)) as (upload, wanted):
             return await Processor(limits, pool, cache, store).answer(upload, wanted)

@@ -52,6 +52,8 @@ class Limits:
     """``IMAGE_UPLOADS_MIB``: all bodies that are in memory at a time together; one more gets 429."""
     cache_seconds: float = 24 * 3600.0
     """``IMAGE_CACHE_TTL``: how long results are found again."""
+    url_seconds: float = 60.0
+    """``IMAGE_URL_TTL``: how long an image that was fetched is used without asking its server; 0 is always ask."""
 
     @property
     def max_pixels(self) -> int:
@@ -89,6 +91,7 @@ def read_limits(environ: Mapping[str, str]) -> Limits:
         max_upload_mib=count("IMAGE_MAX_UPLOAD_MIB", usual.max_upload_mib),
         uploads_mib=count("IMAGE_UPLOADS_MIB", usual.uploads_mib),
         cache_seconds=seconds("IMAGE_CACHE_TTL", usual.cache_seconds),
+        url_seconds=read.seconds("IMAGE_URL_TTL", usual.url_seconds),
     )
     if limits.uploads_mib < limits.max_upload_mib:
         raise SettingError("IMAGE_UPLOADS_MIB", "must be at least IMAGE_MAX_UPLOAD_MIB")

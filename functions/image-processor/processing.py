@@ -83,6 +83,7 @@ class Processor:
         max_pixels = self.limits.max_pixels
         # Its own caller may leave while others wait for the same result.
         with upload.held():
+            await upload.filled()
             source = await self.pool.look(lambda: look_at(upload.content, max_pixels))
             steps = plan(source, wanted, max_pixels)
             with ExitStack() as watched:

@@ -69,7 +69,7 @@ def open_image(upload: BytesIO, max_pixels: int) -> Image.Image:
         return Image.open(upload, formats=READ_FORMATS)
     except UnidentifiedImageError:
         accepted = ", ".join(READ_FORMATS)
-        raise Problem(415, f"the body is not an image that can be read ({accepted})") from None
+        raise Problem(415, f"this is not an image that can be read ({accepted})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
         raise too_large(max_pixels) from None
     except Exception as exc:

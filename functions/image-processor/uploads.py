@@ -1,11 +1,9 @@
-"""Take an upload into memory, and not a byte more than is allowed."""
+"""Take an image into memory, and not a byte more than is allowed."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from io import BytesIO
-
-from fastapi import Request
 
 from faasbase import Problem
 
@@ -13,17 +11,39 @@ from .pool import Pool
 
 
 class Upload:
-    """A request's body, in memory until the last one who holds it lets go; its bytes count in *pool*."""
+    """
+    An image, in memory until the last one who holds it lets go; its bytes count in *pool*.
+
+    It may also be promised: known by its digest, and in memory only once somebody asks for its bytes.
+    """
 
     def __init__(self, pool: Pool, max_bytes: int) -> None:
         self.content = BytesIO()
-        self._pool, self._max_bytes = pool, max_bytes
+        self.max_bytes = max_bytes
+        self._pool = pool
         self._digest = sha256()
         self._counted = self._holders = 0
+        self._promised: str | None = None
+        self._fill: Callable[[], Awaitable[None]] | None = None
 
     @property
     def sha256(self) -> str:
+        """Of the whole image, whether it is here yet or not."""
+        return self._promised or self.received_sha256
+
+    @property
+    def received_sha256(self) -> str:
         return self._digest.hexdigest()
+
+    def promise(self, sha256: str, fill: Callable[[], Awaitable[None]]) -> None:
+        """Say what the image is, and how it comes here when it is needed."""
+        self._promised, self._fill = sha256, fill
+
+    async def filled(self) -> None:
+        """Have the bytes here; raises what brings them."""
+        fill, self._fill = self._fill, None
+        if fill is not None:
+            await fill()
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -40,8 +60,8 @@ class Upload:
 
     def expect(self, size_bytes: int) -> None:
         """Count *size_bytes* before they arrive; raises `Problem`: 413 beyond the limit, 429 if there is no room."""
-        if size_bytes > self._max_bytes:
-            raise Problem(413, f"the body has more than {self._max_bytes / 1024 / 1024:g} MiB")
+        if size_bytes > self.max_bytes:
+            raise Problem(413, f"the image has more than {self.max_bytes / 1024 / 1024:g} MiB")
         if size_bytes > self._counted:
             self._pool.count(size_bytes - self._counted)
             self._counted = size_bytes
@@ -51,20 +71,3 @@ class Upload:
         self.expect(self.content.tell() + len(chunk))
         self.content.write(chunk)
         self._digest.update(chunk)
-
-
-@asynccontextmanager
-async def received(request: Request, pool: Pool, max_bytes: int) -> AsyncIterator[Upload]:
-    """
-    Give the body of *request*, held as long as the block runs.
-
-    Raises:
-        Problem: 413 as soon as it is known to have more than *max_bytes*; 429 if others' bodies leave no room for it.
-    """
-    upload = Upload(pool, max_bytes)
-    with upload.held():
-        announced = request.headers.get("content-length", "")
-        upload.expect(int(announced) if announced.isdecimal() else 0)
-        async for chunk in request.stream():
-            upload.write(chunk)
-        yield upload
