@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
+from uuid import uuid4
 
 import anyio
 import anyio.lowlevel
+import httpx2
 import pytest
 
 from faasbase.errors import SettingError
@@ -20,20 +22,38 @@ from faasbase.storage import (
     current_store,
     open_store,
 )
+from tests.servers_s3 import S3Server
 
 pytestmark = pytest.mark.anyio
 
-BACKENDS = {"file": lambda folder: open_store(f"file://{folder}/objects")}
-"""How each back end is opened in an empty place; the contract below runs on all of them."""
+BACKENDS = ("file", "s3")
+"""The contract below runs on all of them."""
 
 LARGE = bytes(range(256)) * 4096
 
 
 @pytest.fixture(params=BACKENDS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened = BACKENDS[request.param](tmp_path)
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Store]:
+    """Give a store in an empty place."""
+    url = f"file://{tmp_path}/objects"
+    if request.param == "s3":
+        server: S3Server = request.getfixturevalue("s3_server")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "app-key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "app-secret")
+        url = server.url(uuid4().hex)
+    opened = open_store(url)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def browser(store: Store) -> AsyncIterator[httpx2.AsyncClient]:
+    """Give what follows the addresses of objects: the function's own, or those of the store."""
+    transport = httpx2.ASGITransport(store.asgi_app) if store.asgi_app else None
+    async with httpx2.AsyncClient(transport=transport, base_url="http://function") as opened:
+        yield opened
 
 
 async def chunks(*pieces: bytes) -> AsyncIterator[bytes]:
@@ -155,14 +175,52 @@ async def test_deleted_object_is_gone_and_deleting_again_is_harmless(store: Stor
     assert (await store.stat("a/b"), await keys(store)) == (None, [])
 
 
-async def test_keys_are_listed_in_order_by_prefix(store: Store) -> None:
+async def test_keys_are_listed_by_prefix(store: Store) -> None:
     for key in ("b", "a/c", "a-b", "a/b/d", "ab", "é"):
         await store.put(b"1", key=key)
-    assert await keys(store) == ["a-b", "a/b/d", "a/c", "ab", "b", "é"]
+    # SeaweedFS, unlike S3 itself, lists folder by folder.
+    assert sorted(await keys(store)) == ["a-b", "a/b/d", "a/c", "ab", "b", "é"]
     assert await keys(store, "a/") == ["a/b/d", "a/c"]
-    assert await keys(store, "a") == ["a-b", "a/b/d", "a/c", "ab"]
+    assert sorted(await keys(store, "a")) == ["a-b", "a/b/d", "a/c", "ab"]
     assert await keys(store, "a/b") == ["a/b/d"]
     assert await keys(store, "none/") == []
+    assert [key async for key in store.list_keys()] == await keys(store)
+
+
+async def test_listed_objects_are_described(store: Store) -> None:
+    stored = [await store.put(b"1" * size, key=f"a/{size}", content_type="text/plain") for size in range(1, 30)]
+    assert sorted([each async for each in store.list("a/")], key=lambda each: each.size_bytes) == stored
+
+
+async def test_address_gives_the_object_to_anyone(store: Store, browser: httpx2.AsyncClient) -> None:
+    await store.put(b"hello", key="ü b/100%.txt", content_type="text/plain")
+    answer = await browser.get(await store.url("ü b/100%.txt", expires_seconds=60))
+    assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, b"hello", "text/plain")
+
+
+async def test_address_takes_an_object_of_its_type_and_size_from_anyone(
+    store: Store, browser: httpx2.AsyncClient
+) -> None:
+    url = await store.upload_url("ü b/100%.png", content_type="image/png", size_bytes=5, expires_seconds=60)
+    refused = [
+        await browser.put(url, content=b"12345", headers={"content-type": "text/html"}),
+        await browser.put(url, content=b"123456", headers={"content-type": "image/png"}),
+        await browser.put(url.replace("100", "200"), content=b"12345", headers={"content-type": "image/png"}),
+        await browser.get(url),
+    ]
+    assert [answer.status_code for answer in refused] == [403] * 4
+    assert await store.stat("ü b/100%.png") is None
+    taken = await browser.put(url, content=b"12345", headers={"content-type": "image/png"})
+    stored = await store.stat("ü b/100%.png")
+    assert stored is not None
+    assert (taken.status_code, stored.size_bytes, stored.content_type) == (200, 5, "image/png")
+    assert await store.get("ü b/100%.png") == b"12345"
+
+
+async def test_address_takes_any_size_unless_one_is_given(store: Store, browser: httpx2.AsyncClient) -> None:
+    url = await store.upload_url("a")
+    answer = await browser.put(url, content=LARGE, headers={"content-type": "application/octet-stream"})
+    assert (answer.status_code, await store.get("a")) == (200, LARGE)
 
 
 async def test_empty_store_lists_nothing(store: Store) -> None:
@@ -185,6 +243,8 @@ async def test_unsafe_key_is_refused_by_every_operation(store: Store, key: str) 
         await store.get(key)
     with pytest.raises(ObjectKeyError):
         await store.url(key)
+    with pytest.raises(ObjectKeyError):
+        await store.upload_url(key)
 
 
 async def test_content_type_that_could_split_headers_is_refused(store: Store) -> None:
@@ -196,6 +256,8 @@ async def test_address_must_expire_within_a_week(store: Store) -> None:
     for seconds in (0, -1, 8 * 24 * 3600):
         with pytest.raises(ValueError, match="seven days"):
             await store.url("a", expires_seconds=seconds)
+        with pytest.raises(ValueError, match="seven days"):
+            await store.upload_url("a", expires_seconds=seconds)
 
 
 async def test_writers_at_once_leave_one_whole_object(store: Store) -> None:

@@ -170,9 +170,27 @@ async def test_signed_address_of_nothing_is_not_found(store: Store, browser: htt
     assert (answer.status_code, answer.json()["title"]) == (404, "Not Found")
 
 
-async def test_objects_can_only_be_read(store: Store, browser: httpx2.AsyncClient) -> None:
+async def test_objects_can_only_be_read_and_written(store: Store, browser: httpx2.AsyncClient) -> None:
+    answer = await browser.post(await store.url("a"), content=b"1")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, PUT")
+
+
+async def test_address_for_reading_takes_nothing(store: Store, browser: httpx2.AsyncClient) -> None:
     answer = await browser.put(await store.url("a"), content=b"1")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+    assert (answer.status_code, await store.stat("a")) == (403, None)
+
+
+async def test_address_for_a_key_below_an_object_is_a_conflict(store: Store, browser: httpx2.AsyncClient) -> None:
+    await store.put(b"1", key="a")
+    url = await store.upload_url("a/b")
+    answer = await browser.put(url, content=b"1", headers={"content-type": "application/octet-stream"})
+    assert (answer.status_code, await store.get("a")) == (409, b"1")
+
+
+async def test_keys_are_listed_in_the_order_of_their_bytes(store: Store) -> None:
+    for key in ("b", "a/c", "a-b", "a/b/d", "ab", "é"):
+        await store.put(b"1", key=key)
+    assert [key async for key in store.list_keys()] == ["a-b", "a/b/d", "a/c", "ab", "b", "é"]
 
 
 async def test_address_is_the_functions_public_one_inside_a_call(store: Store) -> None:

@@ -11,12 +11,36 @@ Store objects: bytes, files and streams under keys, and URLs by which anyone may
     links.py        signed URLs of that folder's objects
     serving.py      the ASGI app that answers them
     dependency.py   `StoreDep` for FastAPI handlers
+    threads.py      blocking work off the event loop
+    shielding.py    work that must end, even where its caller is cancelled
+
+    s3.py           the back end of ``s3://``: a bucket
+    s3_location.py  which one, and how to reach it
+    s3_client.py    requests with one deadline over all their repetitions
+    s3_library.py   what is needed of aioboto3, imported late
+    s3_session.py   aioboto3 itself, with what it lacks
+    s3_credentials.py  keys from secret files, replaced without a failed call
+    s3_failures.py  which error of theirs is which of ours
+    s3_records.py   spans, metrics, and one log line for what ails the store
+    s3_parts.py     bytes, files and streams in parts of equal size
+    s3_uploads.py   one object on its way there
+    s3_downloads.py one on its way here
+    s3_digests.py   the SHA-256 of objects, and where it stands
 """
 
 from typing import TYPE_CHECKING, Any
 
 from .backend import Source, StoreBackend
-from .errors import ChecksumError, ObjectKeyError, ObjectNotFoundError, ObjectTooLargeError, StorageError
+from .errors import (
+    ChecksumError,
+    ObjectChangedError,
+    ObjectKeyError,
+    ObjectNotFoundError,
+    ObjectTooLargeError,
+    StorageError,
+    StoreDeniedError,
+    StoreUnavailableError,
+)
 from .objects import StoredObject
 from .store import Store, activate_store, current_store, open_store
 
@@ -25,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChecksumError",
+    "ObjectChangedError",
     "ObjectKeyError",
     "ObjectNotFoundError",
     "ObjectTooLargeError",
@@ -32,7 +57,9 @@ __all__ = [
     "StorageError",
     "Store",
     "StoreBackend",
+    "StoreDeniedError",
     "StoreDep",
+    "StoreUnavailableError",
     "StoredObject",
     "activate_store",
     "current_store",

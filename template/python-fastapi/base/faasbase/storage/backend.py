@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 from ..backends import backend_of
 from .objects import StoredObject
 
-BACKENDS = {"file": "faasbase.storage.files:FileStore"}
+BACKENDS = {"file": "faasbase.storage.files:FileStore", "s3": "faasbase.storage.s3:S3Store"}
 
 Source = bytes | Path | AsyncIterable[bytes]
 """Where an object's bytes come from: memory, a file, or a stream whose length nobody knows yet."""
@@ -25,6 +25,9 @@ class StoreBackend(Protocol):
     @property
     def asgi_app(self) -> ASGIApp | None:
         """Answers ``/_/objects/<key>`` where the function itself has to serve its objects, else None."""
+
+    def warm_up(self) -> None:
+        """Begin, in the background, what the first operation would wait for; where it is not worth it, do nothing."""
 
     async def write(self, key: str, source: Source, content_type: str, sha256: str | None) -> StoredObject:
         """Store *source*, whole or not at all; where *sha256* is given, bytes that have another are refused."""
@@ -44,8 +47,14 @@ class StoreBackend(Protocol):
     def list(self, prefix: str) -> AsyncIterator[StoredObject]:
         """Yield the objects whose keys start with *prefix*, in the order of their keys' bytes."""
 
+    def list_keys(self, prefix: str) -> AsyncIterator[str]:
+        """Yield the keys alone, in the same order; cheaper where a look at each object is a request."""
+
     async def url(self, key: str, expires_seconds: float) -> str:
         """Return an address by which anyone may GET the object for *expires_seconds*."""
+
+    async def upload_url(self, key: str, content_type: str, size_bytes: int | None, expires_seconds: float) -> str:
+        """Return an address by which anyone may PUT the object for *expires_seconds*, as told and not otherwise."""
 
     async def close(self) -> None:
         """Give up connections; may be called twice."""

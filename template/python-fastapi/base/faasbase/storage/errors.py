@@ -6,7 +6,10 @@ What can go wrong with objects.
         ├── ObjectNotFoundError   there is no object under the key
         ├── ObjectKeyError        the key may not be used
         ├── ObjectTooLargeError   the object has more bytes than the caller takes
-        └── ChecksumError         the bytes are not those that were stored or announced
+        ├── ChecksumError         the bytes are not those that were stored or announced
+        ├── ObjectChangedError    the object was replaced while it was being read
+        ├── StoreDeniedError      the store refuses the function's credentials, or what it wants to do
+        └── StoreUnavailableError the store did not answer in time, or asks to come back later
 """
 
 from ..errors import FaasError
@@ -47,3 +50,18 @@ class ChecksumError(StorageError):
 
     def __init__(self, operation: str, key: str) -> None:
         super().__init__(operation, key, "the SHA-256 of the bytes is not the expected one")
+
+
+class ObjectChangedError(StorageError):
+    """The object under *key* was replaced while it was being read; reading it again gives the new one."""
+
+    def __init__(self, operation: str, key: str) -> None:
+        super().__init__(operation, key, "the object was replaced meanwhile")
+
+
+class StoreDeniedError(StorageError):
+    """The store refuses the function's credentials, or they do not allow the operation; *reason* says what it said."""
+
+
+class StoreUnavailableError(StorageError):
+    """The store could not be reached, failed, or was too busy, until the operation's time was over."""

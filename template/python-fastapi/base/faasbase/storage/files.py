@@ -56,6 +56,9 @@ class FileStore:
             raise SettingError("STORAGE_URL", "must name an absolute path, such as file:///tmp/objects")
         return cls(path)
 
+    def warm_up(self) -> None:
+        """Do nothing: a folder needs no connection."""
+
     async def write(self, key: str, source: Source, content_type: str, sha256: str | None) -> StoredObject:
         upload = Upload(self._root, key)
         try:
@@ -93,18 +96,27 @@ class FileStore:
         await self._run("delete", key, lambda: remove(self._root, key))
 
     async def list(self, prefix: str) -> AsyncIterator[StoredObject]:
+        async for key in self.list_keys(prefix):
+            stored = await self.stat(key)
+            # One that was deleted meanwhile is not an object any more.
+            if stored is not None:
+                yield stored
+
+    async def list_keys(self, prefix: str) -> AsyncIterator[str]:
         keys = _walk(self._root, prefix.rpartition("/")[0], prefix)
         while page := await self._run("list", prefix, lambda: tuple(islice(keys, _PAGE))):
             for key in page:
-                stored = await self.stat(key)
-                # One that was deleted meanwhile is not an object any more.
-                if stored is not None:
-                    yield stored
+                yield key
 
     async def url(self, key: str, expires_seconds: float) -> str:
         call = current_call()
         links = await self.links()
         return (call.base_url if call else "") + links.path(key, expires_seconds)
+
+    async def upload_url(self, key: str, content_type: str, size_bytes: int | None, expires_seconds: float) -> str:
+        call = current_call()
+        links = await self.links()
+        return (call.base_url if call else "") + links.upload_path(key, content_type, size_bytes, expires_seconds)
 
     async def links(self) -> Links:
         """Return what signs and checks the addresses of this folder's objects."""

@@ -30,17 +30,24 @@ class Links:
         query = urlencode({"expires": expires, "signature": self._signature(key, str(expires))})
         return f"{OBJECTS_PATH}{quote(key)}?{query}"
 
-    def seconds_left(self, key: str, expires: str, signature: str) -> float | None:
-        """Return how long an address is still good, or None if it is not."""
-        given, right = signature.encode(), self._signature(key, expires).encode()
+    def upload_path(self, key: str, content_type: str, size_bytes: int | None, expires_seconds: float) -> str:
+        """Return path and query by which the object *key* may be PUT, of this type, and of this size if any."""
+        expires, size = str(ceil(self._clock() + expires_seconds)), "" if size_bytes is None else str(size_bytes)
+        signed = {"content_type": content_type, "expires": expires, "size": size}
+        signature = self._signature(key, expires, "PUT", content_type, size)
+        return f"{OBJECTS_PATH}{quote(key)}?{urlencode({**signed, 'signature': signature})}"
+
+    def seconds_left(self, key: str, expires: str, signature: str, *method: str) -> float | None:
+        """Return how long an address is still good, or None if it is not; *method* is as in `upload_path`'s."""
+        given, right = signature.encode(), self._signature(key, expires, *method).encode()
         if not hmac.compare_digest(given, right):
             return None
         left = int(expires) - self._clock()
         return left if left > 0 else None
 
-    def _signature(self, key: str, expires: str) -> str:
+    def _signature(self, key: str, expires: str, *method: str) -> str:
         # A line each: no key and time can be cut in another way to give the same text.
-        message = f"GET\n{expires}\n{key}".encode("utf-8", "surrogatepass")
+        message = "\n".join((*(method or ("GET",)), expires, key)).encode("utf-8", "surrogatepass")
         return hmac.new(self._signing_key, message, sha256).hexdigest()
 
 

@@ -20,7 +20,7 @@ class StoredObject:
     size_bytes: int
     content_type: str
     sha256: str
-    """Of its bytes, in hexadecimal."""
+    """Of its bytes, in hexadecimal; empty for one that something else has put into the bucket."""
 
 
 def content_key(sha256: str) -> str:

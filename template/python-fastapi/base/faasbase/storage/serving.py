@@ -8,11 +8,13 @@ from urllib.parse import parse_qs
 
 from starlette._utils import get_route_path
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..context import current_call
 from ..errors import PROBLEM_TYPE, Problem
+from .backend import Source
 from .errors import ObjectKeyError, ObjectNotFoundError
 from .links import OBJECTS_PATH, Links
 from .objects import StoredObject, check_key
@@ -29,6 +31,9 @@ class ServedStore(Protocol):
 
     async def links(self) -> Links:
         """Return what checks addresses."""
+
+    async def write(self, key: str, source: Source, content_type: str, sha256: str | None) -> StoredObject:
+        """Store an object."""
 
     async def stat(self, key: str) -> StoredObject | None:
         """Return what is known of an object."""
@@ -55,9 +60,12 @@ class ObjectsApp:
             await response(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] not in ("GET", "HEAD"):
-            raise Problem(405, "objects can only be read", headers={"Allow": "GET, HEAD"})
+        if scope["method"] not in ("GET", "HEAD", "PUT"):
+            raise Problem(405, "objects can only be read and written", headers={"Allow": "GET, HEAD, PUT"})
         key = _key(scope)
+        if scope["method"] == "PUT":
+            await self._take(scope, receive, send, key)
+            return
         seconds_left = await self._checked(scope, key)
         stored = await self._store.stat(key)
         if stored is None:
@@ -71,10 +79,25 @@ class ObjectsApp:
         else:
             await self._send(key, caching, send)
 
-    async def _checked(self, scope: Scope, key: str) -> float:
-        query = parse_qs(scope["query_string"].decode("latin-1"))
-        expires, signature = query.get("expires", [""])[-1], query.get("signature", [""])[-1]
-        seconds_left = (await self._store.links()).seconds_left(key, expires, signature)
+    async def _take(self, scope: Scope, receive: Receive, send: Send, key: str) -> None:
+        query, headers = _query(scope), Headers(scope=scope)
+        content_type, size = query.get("content_type", ""), query.get("size", "")
+        await self._checked(scope, key, "PUT", content_type, size)
+        # As S3 does: what was signed is what must come.
+        if headers.get("content-type", "") != content_type or (size and headers.get("content-length") != size):
+            raise Problem(403, "the address is for an object of another type or size")
+        try:
+            stored = await self._store.write(key, Request(scope, receive).stream(), content_type, None)
+        except ClientDisconnect:
+            return
+        except ObjectKeyError as exc:
+            raise Problem(409, f"the object cannot have this key: {exc.reason}") from None
+        await Response(None, 200, {"etag": f'"{stored.sha256}"', **_SAFETY})(scope, receive, send)
+
+    async def _checked(self, scope: Scope, key: str, *method: str) -> float:
+        query = _query(scope)
+        expires, signature = query.get("expires", ""), query.get("signature", "")
+        seconds_left = (await self._store.links()).seconds_left(key, expires, signature, *method)
         if seconds_left is None:
             raise Problem(403, "the address is not signed, or its time is over")
         return seconds_left
@@ -95,6 +118,11 @@ class ObjectsApp:
 def _headers(stored: StoredObject, caching: dict[str, str]) -> dict[str, str]:
     described = {"content-type": stored.content_type, "content-length": str(stored.size_bytes)}
     return {**described, "etag": f'"{stored.sha256}"', **caching, **_SAFETY}
+
+
+def _query(scope: Scope) -> dict[str, str]:
+    query = parse_qs(scope["query_string"].decode("latin-1"))
+    return {name: values[-1] for name, values in query.items()}
 
 
 def _key(scope: Scope) -> str:

@@ -101,8 +101,12 @@ class Store:
         with span("storage.delete"):
             await self._backend.delete(check_key(key))
 
+    def list_keys(self, prefix: str = "") -> AsyncIterator[str]:
+        """Yield the keys alone, as `list` orders them; in S3 `list` looks at every object, and this does not."""
+        return self._backend.list_keys(check_prefix(prefix))
+
     def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
-        """Yield the objects whose keys start with *prefix*, in the order of their keys' bytes."""
+        """Yield the objects whose keys start with *prefix*, in the order of their keys' bytes (SeaweedFS: its own)."""
         return self._backend.list(check_prefix(prefix))
 
     async def url(self, key: str, *, expires_seconds: float = EXPIRES_SECONDS) -> str:
@@ -111,10 +115,35 @@ class Store:
 
         It is made, and does not break, even if there is no such object.
         """
-        if not 0 < expires_seconds <= MAX_EXPIRES_SECONDS:
-            raise ValueError("expires_seconds must be more than zero and at most seven days")
+        _check_expiry(expires_seconds)
         with span("storage.url"):
             return await self._backend.url(check_key(key), expires_seconds)
+
+    async def upload_url(
+        self,
+        key: str,
+        *,
+        content_type: str = DEFAULT_CONTENT_TYPE,
+        size_bytes: int | None = None,
+        expires_seconds: float = EXPIRES_SECONDS,
+    ) -> str:
+        """
+        Return an address by which anyone who has it may PUT the object, as often as they like, for *expires_seconds*.
+
+        They must send ``Content-Type: `` *content_type*, and exactly *size_bytes* where that is given; else the size is
+        up to them (``file:///`` takes what a call may have, ``MAX_BODY_BYTES``).  In S3 the object's SHA-256 is not
+        known afterwards, and pages of other origins need the bucket's CORS rules.
+        """
+        _check_expiry(expires_seconds)
+        check_content_type(content_type)
+        if size_bytes is not None and size_bytes < 0:
+            raise ValueError("size_bytes must not be negative")
+        with span("storage.url"):
+            return await self._backend.upload_url(check_key(key), content_type, size_bytes, expires_seconds)
+
+    def warm_up(self) -> None:
+        """Begin, in the background, what the first operation would wait for, where the store's URL asks for it."""
+        self._backend.warm_up()
 
     async def close(self) -> None:
         """Give up the back end's connections."""
@@ -130,6 +159,11 @@ class Store:
             return stored
         # A file may change between the two readings of it; then it must not get this key.
         return await self._backend.write(content_key(digest), data, content_type, digest)
+
+
+def _check_expiry(expires_seconds: float) -> None:
+    if not 0 < expires_seconds <= MAX_EXPIRES_SECONDS:
+        raise ValueError("expires_seconds must be more than zero and at most seven days")
 
 
 async def _sha256(data: bytes | Path, threads: Threads) -> str:
