@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -12,14 +12,26 @@ from anyio import to_thread
 from pydantic import BaseModel, Field
 
 from faasbase.caching import activate_cache, cached, open_cache
+from tests.servers import RedisServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("cache")]
 
 
-@pytest.fixture
-async def cache() -> AsyncIterator[None]:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def cache(request: pytest.FixtureRequest) -> AsyncIterator[None]:
     """Give every test an empty cache."""
-    opened = open_cache("memory://")
+    url = "memory://"
+    if request.param == "redis":
+        running: RedisServer = request.getfixturevalue("server")
+        running.command("FLUSHALL")
+        url = f"{running.url}?deadline=8s"
+    opened = open_cache(url)
     with activate_cache(opened):
         yield
     await opened.close()

@@ -4,12 +4,19 @@ Cache the results of functions: ``@cached(ttl="10m")``, or `Cache` itself for an
     cache.py        what users hold: fails open, one load at a time per key
     blocking.py     the same for plain ``def`` functions in threads
     decorator.py    ``@cached`` on ``async def`` and ``def``
+    keeping.py      how long a value, none, or the news that there is nothing is kept
     keys.py         names of entries: function, version and content
     values.py       results to JSON and back, through pydantic
     flights.py      one load at a time per key among tasks and among threads
+    leases.py       the same among replicas
+    entries.py      the entries of one function, first level and size limits
+    first_level.py  values kept in this process for a moment as well
     operations.py   spans, metrics and the back end's errors
-    backend.py      the protocol of back ends, and which URL scheme means which
+    owned.py        work that no call waits for
+    backend.py      the protocols of back ends, and which URL scheme means which
+    options.py      what ``CACHE_URL`` may say beside the place
     memory.py       the back end of ``memory://``
+    redis.py        the back end of ``redis://``, with scripts.py, guard.py (outages) and debts.py (what it missed)
     dependency.py   `CacheDep` for FastAPI handlers
 """
 

@@ -1,93 +1,150 @@
 """The cache for plain ``def`` functions, which run in threads and cannot await."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
-from .backend import CacheBackend, CacheError
+from .backend import CacheError
+from .entries import Entries
 from .flights import Flight, ThreadFlights
-from .operations import Operations
-from .values import Found, Packed, Unfit, Values
+from .keeping import Keeping, Load
+from .leases import NO_RIGHT, WAIT_SECONDS, Claim, Right
+from .values import Packed, Values
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-WAIT_SECONDS = 30.0
-"""How long a thread waits for another one's load before it loads by itself."""
 
 
 class BlockingCache:
     """
     Does from a thread what `Cache` does on the event loop.
 
-    The back end belongs to *loop* once `activate_cache` has set it.  Without one, and on a loop's own thread, only a
+    The entries belong to *loop* once `activate_cache` has set it.  Without one, and on a loop's own thread, only a
     back end that never has to wait (``memory://``) can be asked; another is passed over as if it were down.
     """
 
-    def __init__(self, backend: CacheBackend, operations: Operations, deadline_seconds: float) -> None:
-        self._backend, self._operations = backend, operations
-        self._deadline_seconds = deadline_seconds
+    def __init__(self, entries: Entries) -> None:
+        self._entries, self._operations = entries, entries.operations
         self._flights = ThreadFlights()
         self.loop: asyncio.AbstractEventLoop | None = None
 
-    def get_or_load(self, key: str, load: Callable[[], T], *, ttl_seconds: float, returns: Values[T]) -> T:
+    def get_or_load(
+        self,
+        key: str,
+        load: Callable[[], T],
+        *,
+        ttl_seconds: float,
+        returns: Values[T],
+        negative_ttl_seconds: float | None = None,
+        stale_if_error_seconds: float = 0.0,
+    ) -> T:
         """Return the cached value of *key*, calling *load* at most once per key at a time among threads."""
-        found = self._find(key, returns)
+        keeping = Keeping(
+            ttl_seconds=ttl_seconds,
+            negative_ttl_seconds=negative_ttl_seconds,
+            stale_if_error_seconds=stale_if_error_seconds,
+        )
+        found = self._ask("get", key, self._entries.find(key, returns))
+        if found is None and self._outdated_elsewhere(key):
+            found = self._ask("get", key, self._entries.find(key, returns))
         if found is not None:
             return found.value
         if key in self._flights:
             self._operations.count("load", "wait")
 
         def run(flight: Flight) -> Packed:
-            packed = self._load(key, load, returns)
-            if isinstance(packed, Unfit):
-                self._operations.unfit(key, packed.reason)
-            elif not flight.outdated:
-                self._store(key, packed, ttl_seconds)
-                if flight.outdated:
-                    self._forget(key)
-            return packed
+            return self._run(flight, key, load, returns, keeping)
 
         return returns.unpack(self._flights.join(key, run, wait_seconds=WAIT_SECONDS))
 
     def delete(self, key: str) -> None:
         """Forget *key*; the value of a load that is under way does not stay in the cache."""
         self._flights.invalidate(key)
-        self._forget(key)
+        self._ask("delete", key, self._entries.forget(key))
 
     def outdate(self, key: str) -> None:
         """Keep the value of a load that is under way out of the cache."""
         self._flights.invalidate(key)
 
-    def _find(self, key: str, values: Values[T]) -> Found[T] | None:
-        with self._operations.record("get", key) as outcome:
-            found = values.find(self._wait_for(self._backend.get(key)))
-            outcome.name = "miss" if found is None else "hit"
-            return found
+    def _outdated_elsewhere(self, key: str) -> bool:
+        """As for `Cache`."""
+        flight = self._flights.get(key)
+        if flight is None or flight.right is None or not self._ask("check", key, flight.right.lost()):
+            return False
+        self._flights.invalidate(key, flight)
+        return True
+
+    def _run(self, flight: Flight, key: str, load: Callable[[], T], values: Values[T], keeping: Keeping) -> Packed:
+        patience = self._entries.deadline_seconds + (WAIT_SECONDS if self._entries.shared else 0.0)
+        claim = self._ask("claim", key, self._entries.claim(key, values), patience) or Claim(None, NO_RIGHT)
+        if claim.value is not None:
+            return claim.value
+        flight.right = claim.right
+        try:
+            loaded = self._load(key, load, values, keeping)
+        except BaseException:
+            self._later(claim.right, claim.right.give_up())
+            raise
+        self._keep(flight, key, loaded, claim.right)
+        return loaded.packed
+
+    def _load(self, key: str, load: Callable[[], T], values: Values[T], keeping: Keeping) -> Load:
+        try:
+            with self._operations.loading(key):
+                value = load()
+        except Exception as exc:
+            if (absent := keeping.of_error(exc)) is not None:
+                return absent
+            if not keeping.forgives(exc):
+                raise
+            old = self._ask("get_stale", key, self._entries.find_stale(key, values))
+            if old is None:
+                raise
+            self._operations.count("load", "stale")
+            return keeping.of_stale(old)
+        return keeping.of_value(values.pack(value), value)
+
+    def _keep(self, flight: Flight, key: str, loaded: Load, right: Right) -> None:
+        fitting = self._entries.fitting(key, loaded.packed)
+        if fitting is None or flight.outdated:
+            self._later(right, right.give_up(unfit=fitting is None))
+            return
+        self._later(right, right.store(fitting, loaded.ttl_seconds, loaded.stale_seconds))
+        if flight.outdated and not right.waits:
+            self._ask("delete", key, self._entries.forget(key))
+
+    def _later(self, right: Right, work: Coroutine[Any, Any, None]) -> None:
+        """Do *work* now where that takes no time or has to be over, else on the loop while the thread goes on."""
+        if right is NO_RIGHT:
+            work.close()
+        elif right.waits and self.loop is not None and self.loop.is_running():
+            self.loop.call_soon_threadsafe(self._entries.owned.start, work, "cache store")
+        else:
+            self._ask("set", "", work)
+
+    def _ask(self, operation: str, key: str, step: Coroutine[Any, Any, R], patience: float | None = None) -> R | None:
+        """Return the result of *step*, or None where it cannot be had; the steps themselves swallow other errors."""
+        if self.loop is not None and self.loop.is_running() and not _on_a_loop():
+            return self._ask_loop(operation, key, step, patience or self._entries.deadline_seconds)
+        if self._entries.never_waits:
+            return _finish_now(step)
+        step.close()
+        with self._operations.record(operation, key):
+            raise CacheError("this cache can be asked only from an async function or a handler's thread")
         return None
 
-    def _load(self, key: str, load: Callable[[], T], values: Values[T]) -> Packed:
-        with self._operations.loading(key):
-            value = load()
-        return values.pack(value)
-
-    def _store(self, key: str, encoded: bytes, ttl_seconds: float) -> None:
-        with self._operations.record("set", key):
-            self._wait_for(self._backend.set(key, encoded, ttl_seconds))
-
-    def _forget(self, key: str) -> None:
-        with self._operations.record("delete", key):
-            self._wait_for(self._backend.delete(key))
-
-    def _wait_for(self, step: Coroutine[Any, Any, R]) -> R:
-        if self.loop is None or not self.loop.is_running() or _on_a_loop():
-            return _finish_now(step)
+    def _ask_loop(self, operation: str, key: str, step: Coroutine[Any, Any, R], patience: float) -> R | None:
+        assert self.loop is not None  # noqa: S101 - for the type checker
         future = asyncio.run_coroutine_threadsafe(step, self.loop)
         try:
-            return future.result(self._deadline_seconds)
-        except CancelledError as exc:
-            raise CacheError("the event loop ended") from exc
+            return future.result(patience)
+        except (TimeoutError, CancelledError) as exc:
+            with self._operations.record(operation, key):
+                raise CacheError("the event loop is blocked, or has ended") from exc
+            return None
         finally:
             future.cancel()
 
@@ -109,4 +166,4 @@ def _finish_now(step: Coroutine[Any, Any, R]) -> R:
         return result
     finally:
         step.close()
-    raise CacheError("this cache can be asked only from an async function or a handler's thread")
+    raise CacheError("a back end that never waits has waited")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .backend import CacheBackend, open_backend
 from .blocking import BlockingCache
-from .flights import Flight, Flights
-from .operations import Operations
+from .entries import Entries
+from .flights import Flights, TaskFlight
+from .keeping import Keeping, Load, check_times
+from .leases import Right
 from .values import Found, Packed, Unfit, Values, values_of
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEADLINE_SECONDS = 0.25
-"""The most that one operation of the back end may add to a call."""
+"""The most that one operation of a back end without a deadline of its own may add to a call."""
 
 
 class Cache:
@@ -27,7 +29,7 @@ class Cache:
     Keep results under keys, in *backend*.
 
     No method raises for an outage: a failing back end is a miss, told in one log line and in the metrics.  Keys get
-    the prefix *namespace*, so that functions which share a server do not share entries.
+    *namespace* in front, so that functions which share a server do not share entries.
     """
 
     def __init__(
@@ -37,40 +39,40 @@ class Cache:
         namespace: str = "",
         deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
-        self._backend: CacheBackend = _Namespace(backend, namespace) if namespace else backend
-        self._deadline_seconds = deadline_seconds
-        self._operations = Operations()
+        prefix = f"faas:{namespace}:" if namespace else ""
+        self._entries = Entries(backend, prefix=prefix, deadline_seconds=deadline_seconds)
+        self._operations = self._entries.operations
         self._flights = Flights()
-        self.blocking = BlockingCache(self._backend, self._operations, deadline_seconds)
+        self.blocking = BlockingCache(self._entries)
 
     async def get(self, key: str) -> bytes | None:
         """Return the bytes under *key*, or None if there are none."""
-        with self._operations.record("get", key) as outcome:
-            value = await self._within_deadline(self._backend.get(key))
-            outcome.name = "miss" if value is None else "hit"
-            return value
-        return None
+        return await self._entries.read(key)
 
     async def set(self, key: str, value: bytes, ttl_seconds: float) -> None:
         """
-        Keep *value* under *key* for *ttl_seconds*.
+        Keep *value* under *key* for *ttl_seconds*, if it is not too large.
 
         Raises:
             ValueError: *ttl_seconds* is zero or less.
         """
-        _check(ttl_seconds)
+        check_times(ttl_seconds)
         self._flights.invalidate(key)
         self.blocking.outdate(key)
-        await self._store(key, value, ttl_seconds)
+        await self._entries.store(key, value, ttl_seconds)
 
     async def delete(self, key: str) -> None:
-        """Forget *key*; the value of a load that is under way does not stay in the cache either."""
+        """
+        Forget *key*; the value of a load that is under way does not stay in the cache either.
+
+        That holds for loads of all replicas that share the server, and where it does not answer, as soon as it does.
+        """
         flight = self._flights.invalidate(key)
         self.blocking.outdate(key)
-        if flight is not None:
-            # It must not land behind our delete.
-            await flight.stored(self._deadline_seconds)
-        await self._forget(key)
+        if flight is not None and not self._entries.shared:
+            # It must not land behind our delete; where there are leases, the server sees to that.
+            await flight.stored(self._entries.deadline_seconds)
+        await self._entries.forget(key)
 
     async def get_or_load(
         self,
@@ -79,91 +81,114 @@ class Cache:
         *,
         ttl_seconds: float,
         returns: type[T] | TypeAdapter[T] | Values[T],
+        negative_ttl_seconds: float | None = None,
+        stale_if_error_seconds: float = 0.0,
     ) -> T:
         """
         Return the cached value of *key*, calling *load* at most once per key at a time.
 
-        Concurrent callers in this process share one call, and its error if it has one; nothing is cached then.  Every
+        Concurrent callers share one call, and in one process its error if it has one; nothing is cached then.  Every
         caller gets a value of its own, made from JSON by the type *returns*; None is a value too.  If the back end is
         down, or the value does not survive JSON, it is loaded and not stored; all who wait for one load then get the
-        same object.
+        same object.  The other times are those of `cached`.
 
         Raises:
-            ValueError: *ttl_seconds* is zero or less.
+            ValueError: *ttl_seconds* or another time is zero or less.
         """
-        _check(ttl_seconds)
+        # Keyword by keyword and here: hits, which are most calls, would pay for objects that only a load needs.
+        check_times(ttl_seconds, negative_ttl_seconds, stale_if_error_seconds)
         values: Values[T] = values_of(returns)
-        found = await self._find(key, values)
+        landed = self._flights.landed
+        found = await self._entries.find(key, values)
+        if found is None:
+            found = await self._find_again(key, values, landed)
         if found is not None:
             return found.value
+        keeping = Keeping(
+            ttl_seconds=ttl_seconds,
+            negative_ttl_seconds=negative_ttl_seconds,
+            stale_if_error_seconds=stale_if_error_seconds,
+        )
         if key in self._flights:
             self._operations.count("load", "wait")
 
-        async def run(flight: Flight) -> Packed:
-            with self._operations.loading(key):
-                value = await load()
-            packed = values.pack(value)
-            if isinstance(packed, Unfit):
-                self._operations.unfit(key, packed.reason)
-            elif not flight.outdated:
-                flight.storing = True
-                await self._store(key, packed, ttl_seconds)
-                if flight.outdated:
-                    await self._forget(key)
-            return packed
+        async def run(flight: TaskFlight) -> Packed:
+            return await self._run(flight, key, load, values, keeping)
 
-        return values.unpack(await self._flights.join(key, run))
+        packed = await self._flights.join(key, run)
+        if isinstance(packed, Unfit):
+            return values.unpack(packed)
+        found = values.find(packed)
+        # Who joins the load of another type under the same key gets one of his own.
+        return await load() if found is None else found.value
 
     async def close(self) -> None:
         """Cancel the loads that are still under way and close the back end."""
         await self._flights.close()
-        await self._backend.close()
+        await self._entries.close()
 
-    async def _find(self, key: str, values: Values[T]) -> Found[T] | None:
-        landed = self._flights.landed
-        found = await self._lookup(key, values)
-        if found is None and self._flights.landed != landed and key not in self._flights:
+    async def _find_again(self, key: str, values: Values[T], landed: int) -> Found[T] | None:
+        """Look once more where something has happened since *landed* loads had ended, or elsewhere."""
+        if key in self._flights:
+            again = await self._outdated_elsewhere(key)
+        else:
             # A load may have ended between the back end's answer and now: its value would be loaded twice.
-            found = await self._lookup(key, values)
-        return found
+            again = self._flights.landed != landed
+        return await self._entries.find(key, values) if again else None
 
-    async def _lookup(self, key: str, values: Values[T]) -> Found[T] | None:
-        with self._operations.record("get", key) as outcome:
-            found = values.find(await self._within_deadline(self._backend.get(key)))
-            outcome.name = "miss" if found is None else "hit"
-            return found
-        return None
+    async def _outdated_elsewhere(self, key: str) -> bool:
+        """Let go of a load whose key another replica has invalidated: it is too old for who comes now."""
+        flight = self._flights.get(key)
+        if flight is None or flight.right is None or not await flight.right.lost():
+            return False
+        if self._flights.get(key) is flight:
+            self._flights.invalidate(key)
+        return True
 
-    async def _store(self, key: str, value: bytes, ttl_seconds: float) -> None:
-        with self._operations.record("set", key):
-            await self._within_deadline(self._backend.set(key, value, ttl_seconds))
+    async def _run(
+        self, flight: TaskFlight, key: str, load: Callable[[], Awaitable[T]], values: Values[T], keeping: Keeping
+    ) -> Packed:
+        claim = await self._entries.claim(key, values)
+        if claim.value is not None:
+            return claim.value
+        flight.right = claim.right
+        try:
+            loaded = await self._load(key, load, values, keeping)
+        except BaseException:
+            self._entries.owned.start(claim.right.give_up(), "cache lease")
+            raise
+        await self._keep(flight, key, loaded, claim.right)
+        return loaded.packed
 
-    async def _forget(self, key: str) -> None:
-        with self._operations.record("delete", key):
-            await self._within_deadline(self._backend.delete(key))
+    async def _load(self, key: str, load: Callable[[], Awaitable[T]], values: Values[T], keeping: Keeping) -> Load:
+        try:
+            with self._operations.loading(key):
+                value = await load()
+        except Exception as exc:
+            if (absent := keeping.of_error(exc)) is not None:
+                return absent
+            if not keeping.forgives(exc) or (old := await self._entries.find_stale(key, values)) is None:
+                raise
+            self._operations.count("load", "stale")
+            return keeping.of_stale(old)
+        return keeping.of_value(values.pack(value), value)
 
-    async def _within_deadline(self, step: Coroutine[Any, Any, T]) -> T:
-        async with asyncio.timeout(self._deadline_seconds):
-            return await step
-
-
-class _Namespace:
-    """Puts ``<namespace>:`` before every key."""
-
-    def __init__(self, backend: CacheBackend, namespace: str) -> None:
-        self._backend, self._prefix = backend, f"{namespace}:"
-
-    async def get(self, key: str) -> bytes | None:
-        return await self._backend.get(self._prefix + key)
-
-    async def set(self, key: str, value: bytes, ttl_seconds: float) -> None:
-        await self._backend.set(self._prefix + key, value, ttl_seconds)
-
-    async def delete(self, key: str) -> None:
-        await self._backend.delete(self._prefix + key)
-
-    async def close(self) -> None:
-        await self._backend.close()
+    async def _keep(self, flight: TaskFlight, key: str, loaded: Load, right: Right) -> None:
+        fitting = self._entries.fitting(key, loaded.packed)
+        if fitting is None or flight.outdated:
+            self._entries.owned.start(right.give_up(unfit=fitting is None), "cache lease")
+            return
+        flight.storing = True
+        storing = right.store(fitting, loaded.ttl_seconds, loaded.stale_seconds)
+        if right.waits:
+            # In a task that is not the flight's: neither its callers nor the end of the process leave a lease behind.
+            flight.land(loaded.packed)
+            if (task := self._entries.owned.start(storing, "cache store")) is not None:
+                await asyncio.wait({task})
+            return
+        await storing
+        if flight.outdated:
+            await self._entries.forget(key)
 
 
 def open_cache(url: str, *, namespace: str = "") -> Cache:
@@ -172,6 +197,8 @@ def open_cache(url: str, *, namespace: str = "") -> Cache:
 
     Raises:
         SettingError: The scheme or an option of *url* is unknown.
+        SecretMissingError: A secret that it names is not there.
+        MissingExtraError: The extra for its scheme is not installed.
     """
     return Cache(open_backend(url), namespace=namespace)
 
@@ -205,8 +232,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-def _check(ttl_seconds: float) -> None:
-    if not ttl_seconds > 0:
-        raise ValueError("ttl_seconds must be more than zero")

@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast, get_type_hints, over
 
 from ..durations import parse_duration
 from .cache import current_cache
+from .keeping import Keeping
 from .keys import key_of, name_of
 from .values import Values, values_of
 
@@ -54,6 +55,8 @@ def cached(
     ttl: float | str,
     key: Callable[..., Any] | None = None,
     version: int | str = 1,
+    negative_ttl: float | str | None = None,
+    stale_if_error: float | str | None = None,
 ) -> Decorator:
     """
     Keep what the function returns for *ttl*, seconds or a duration such as ``"10m"``.
@@ -64,20 +67,34 @@ def cached(
     travel as JSON of the annotated return type, so the function needs one; None is kept too, errors are not.  A result
     that JSON cannot carry (a model's NaN, bytes of a model that are no UTF-8) is returned and not kept.
 
+    *ttl* is the longest that a result is kept: some are kept a tenth less, so that not all end together.  None, and a
+    ``Problem`` with status 404, are kept for *negative_ttl* where that is given.  With *stale_if_error* a result is
+    kept that much longer and returned where the function fails (by any error but a ``Problem`` below 500), at the price
+    of its size a second time.
+
     Raises:
-        ValueError: *ttl* is no duration, or not more than zero.
+        ValueError: One of the times is no duration, or not more than zero.
         TypeError: The function has no return annotation, or is a generator.
     """
-    ttl_seconds = parse_duration(ttl) if isinstance(ttl, str) else float(ttl)
-    if not ttl_seconds > 0:
-        raise ValueError("ttl must be more than zero")
+    keeping = Keeping(
+        ttl_seconds=_seconds(ttl, "ttl"),
+        negative_ttl_seconds=None if negative_ttl is None else _seconds(negative_ttl, "negative_ttl"),
+        stale_if_error_seconds=0.0 if stale_if_error is None else _seconds(stale_if_error, "stale_if_error"),
+    )
 
     def decorate(function: Callable[..., Any]) -> Any:
         entry = _Entries(function, key, version)
         make = _cached_async if inspect.iscoroutinefunction(function) else _cached_plain
-        return make(function, entry, ttl_seconds)
+        return make(function, entry, keeping)
 
     return cast(Decorator, decorate)
+
+
+def _seconds(duration: float | str, name: str) -> float:
+    seconds = parse_duration(duration) if isinstance(duration, str) else float(duration)
+    if not seconds > 0:
+        raise ValueError(f"{name} must be more than zero")
+    return seconds
 
 
 class _Entries:
@@ -108,13 +125,13 @@ class _Entries:
         return bound.arguments
 
 
-def _cached_async(function: Callable[..., Awaitable[Any]], entries: _Entries, ttl_seconds: float) -> Any:
+def _cached_async(function: Callable[..., Awaitable[Any]], entries: _Entries, keeping: Keeping) -> Any:
     @wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
         return await current_cache().get_or_load(
             entries.key(*args, **kwargs),
             partial(function, *args, **kwargs),
-            ttl_seconds=ttl_seconds,
+            **keeping.as_arguments(),
             returns=entries.values,
         )
 
@@ -125,13 +142,13 @@ def _cached_async(function: Callable[..., Awaitable[Any]], entries: _Entries, tt
     return call
 
 
-def _cached_plain(function: Callable[..., Any], entries: _Entries, ttl_seconds: float) -> Any:
+def _cached_plain(function: Callable[..., Any], entries: _Entries, keeping: Keeping) -> Any:
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         return current_cache().blocking.get_or_load(
             entries.key(*args, **kwargs),
             partial(function, *args, **kwargs),
-            ttl_seconds=ttl_seconds,
+            **keeping.as_arguments(),
             returns=entries.values,
         )
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
+from .leases import Right
 from .values import Packed
 
-Load = Callable[["Flight"], Coroutine[Any, Any, Packed]]
+Load = Callable[["TaskFlight"], Coroutine[Any, Any, Packed]]
 ThreadLoad = Callable[["Flight"], Packed]
 
 
@@ -19,14 +20,24 @@ class Flight:
 
     outdated: bool = False
     """True once its key was invalidated: those who wait still get its value, but nobody after them."""
+    right: "Right | None" = None
+    """What decides whether the value may be stored, once there is a value to be loaded."""
     storing: bool = False
     """True once the value is on its way into the cache."""
 
 
 @dataclass(eq=False)
-class _TaskFlight(Flight):
+class TaskFlight(Flight):
+    """A load of an event loop's, in a task of its own."""
+
     task: "asyncio.Task[Packed]" = field(init=False)
+    result: "asyncio.Future[Packed]" = field(init=False)
     waiters: int = 0
+
+    def land(self, packed: Packed) -> None:
+        """Give *packed* to those who wait, while the task goes on: storing is nothing that they need."""
+        if not self.result.done():
+            self.result.set_result(packed)
 
     async def stored(self, timeout_seconds: float) -> None:
         """Wait until a value on its way into the cache has arrived there."""
@@ -48,7 +59,7 @@ class Flights:
     """
 
     def __init__(self) -> None:
-        self._by_key: dict[str, _TaskFlight] = {}
+        self._by_key: dict[str, TaskFlight] = {}
         self._tasks: set[asyncio.Task[Packed]] = set()
         self.landed = 0
         """How many loads have ended: tells whether one may have ended while its caller was looking elsewhere."""
@@ -56,23 +67,27 @@ class Flights:
     def __contains__(self, key: str) -> bool:
         return key in self._by_key
 
+    def get(self, key: str) -> TaskFlight | None:
+        """Return the flight that a caller of *key* would join."""
+        return self._by_key.get(key)
+
     async def join(self, key: str, load: Load) -> Packed:
         """Return the result of the flight for *key*, starting one with *load* if there is none."""
         flight = self._by_key.get(key) or self._start(key, load)
         flight.waiters += 1
         try:
             # Unlike awaiting the task itself, this neither cancels it nor mixes up its cancellation with ours.
-            await asyncio.wait({flight.task})
+            await asyncio.wait({flight.result})
         finally:
             flight.waiters -= 1
-            if not flight.waiters and not flight.task.done():
+            if not flight.waiters and not flight.result.done():
                 self._leave(key, flight)
                 flight.task.cancel()
-        if flight.task.cancelled():
+        if flight.result.cancelled():
             raise RuntimeError("the cache was closed while the value was being loaded")
-        return flight.task.result()
+        return flight.result.result()
 
-    def invalidate(self, key: str) -> _TaskFlight | None:
+    def invalidate(self, key: str) -> TaskFlight | None:
         """Let later callers start anew and keep the running load's value out of the cache; return that flight."""
         flight = self._by_key.pop(key, None)
         if flight is not None:
@@ -85,23 +100,33 @@ class Flights:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, key: str, load: Load) -> _TaskFlight:
-        flight = _TaskFlight()
+    def _start(self, key: str, load: Load) -> TaskFlight:
+        flight = TaskFlight()
+        flight.result = asyncio.get_running_loop().create_future()
         flight.task = asyncio.create_task(load(flight), name=f"cache load {key}")
         self._by_key[key] = flight
         self._tasks.add(flight.task)
         flight.task.add_done_callback(lambda task: self._land(key, flight, task))
         return flight
 
-    def _land(self, key: str, flight: _TaskFlight, task: "asyncio.Task[Packed]") -> None:
+    def _land(self, key: str, flight: TaskFlight, task: "asyncio.Task[Packed]") -> None:
         self.landed += 1
         self._tasks.discard(task)
         self._leave(key, flight)
-        if not task.cancelled():
-            # Marks the error as seen: where every caller has gone there is nobody left to raise it to.
-            task.exception()
+        if flight.result.done():
+            if not task.cancelled():
+                # Marks the error as seen: everybody has his value, and what storing it came to is told elsewhere.
+                task.exception()
+        elif task.cancelled():
+            flight.result.cancel()
+        elif error := task.exception():
+            flight.result.set_exception(error)
+            # The same where every caller has gone: there is nobody left to raise it to.
+            flight.result.exception()
+        else:
+            flight.result.set_result(task.result())
 
-    def _leave(self, key: str, flight: _TaskFlight) -> None:
+    def _leave(self, key: str, flight: TaskFlight) -> None:
         if self._by_key.get(key) is flight:
             del self._by_key[key]
 
@@ -115,6 +140,10 @@ class ThreadFlights:
 
     def __contains__(self, key: str) -> bool:
         return key in self._by_key
+
+    def get(self, key: str) -> Flight | None:
+        """Return the flight that a caller of *key* would wait for."""
+        return self._by_key.get(key)
 
     def join(self, key: str, load: ThreadLoad, *, wait_seconds: float) -> Packed:
         """Return the result of the flight for *key*; after *wait_seconds* behind another thread, load it here."""
@@ -131,11 +160,12 @@ class ThreadFlights:
                 raise
             return load(Flight())
 
-    def invalidate(self, key: str) -> None:
-        """Let later callers start anew and keep the running load's value out of the cache."""
+    def invalidate(self, key: str, only: Flight | None = None) -> None:
+        """Let later callers start anew and keep the running load's value out of the cache; of this flight *only*."""
         with self._lock:
-            flight = self._by_key.pop(key, None)
-            if flight is not None:
+            flight = self._by_key.get(key)
+            if flight is not None and only in (None, flight):
+                del self._by_key[key]
                 flight.outdated = True
 
     def _lead(self, key: str, flight: _ThreadFlight, load: ThreadLoad) -> Packed:

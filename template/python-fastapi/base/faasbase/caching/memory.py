@@ -25,6 +25,9 @@ class MemoryCache:
     A value larger than *max_bytes* is not kept.  *clock* gives seconds and must not go backwards.
     """
 
+    never_waits = True
+    """Whether no method ever waits for anything, so that no event loop is needed."""
+
     def __init__(
         self,
         *,
@@ -46,6 +49,18 @@ class MemoryCache:
         return cls(max_entries=bounds["max_entries"], max_bytes=bounds["max_bytes"])
 
     async def get(self, key: str) -> bytes | None:
+        return self.find(key)
+
+    async def set(self, key: str, value: bytes, ttl_seconds: float) -> None:
+        self.keep(key, value, ttl_seconds)
+
+    async def delete(self, key: str) -> None:
+        self.forget(key)
+
+    async def close(self) -> None:
+        self.clear()
+
+    def find(self, key: str) -> bytes | None:
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:
@@ -56,8 +71,8 @@ class MemoryCache:
             self._entries.move_to_end(key)
             return entry.value
 
-    async def set(self, key: str, value: bytes, ttl_seconds: float) -> None:
-        size_bytes = len(key.encode()) + len(value)
+    def keep(self, key: str, value: bytes, ttl_seconds: float) -> None:
+        size_bytes = len(key.encode("utf-8", "surrogatepass")) + len(value)
         with self._lock:
             self._remove(key)
             if size_bytes > self._max_bytes:
@@ -66,11 +81,11 @@ class MemoryCache:
             self._size_bytes += size_bytes
             self._evict()
 
-    async def delete(self, key: str) -> None:
+    def forget(self, key: str) -> None:
         with self._lock:
             self._remove(key)
 
-    async def close(self) -> None:
+    def clear(self) -> None:
         with self._lock:
             self._entries.clear()
             self._size_bytes = 0

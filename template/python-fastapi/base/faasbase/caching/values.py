@@ -5,10 +5,13 @@ pydantic is imported by the first value: a function that caches nothing and uses
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from ..errors import Problem
 
 if TYPE_CHECKING:
     from pydantic import ConfigDict, TypeAdapter
@@ -18,12 +21,23 @@ T = TypeVar("T")
 # Bytes that are no UTF-8, and inf and nan, survive the round trip.
 _CONFIG: ConfigDict = {"ser_json_bytes": "base64", "val_json_bytes": "base64", "ser_json_inf_nan": "constants"}
 
+_ABSENT = b"!"
+"""No JSON begins with it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[T]):
-    """A value that was in the cache."""
+    """A value that was in the cache, or the news that there is none to be had."""
 
-    value: T
+    result: T | None
+    absent: Problem | None = None
+
+    @property
+    def value(self) -> T:
+        """The value; raises the problem that the load ended with, where that was what was kept."""
+        if self.absent is not None:
+            raise self.absent
+        return cast(T, self.result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +68,33 @@ class Values(Generic[T]):
         return Unfit(value, "null in the place of a value") if lost else encoded
 
     def unpack(self, packed: Packed) -> T:
-        """Return what was packed."""
-        return packed.value if isinstance(packed, Unfit) else self._adapter.validate_json(packed)
+        """Return what was packed; raise it if it is a problem."""
+        if isinstance(packed, Unfit):
+            return cast(T, packed.value)
+        return _absent(packed).value if packed.startswith(_ABSENT) else self._adapter.validate_json(packed)
 
     def find(self, encoded: bytes | None) -> Found[T] | None:
         """Return what was cached, which may be None itself, or None where nothing fit for this type was."""
         if encoded is None:
             return None
         try:
-            return Found(self._adapter.validate_json(encoded))
+            return _absent(encoded) if encoded.startswith(_ABSENT) else Found(self._adapter.validate_json(encoded))
         except Exception:  # noqa: BLE001 - as in `pack`
             # Another version of the function wrote it, before its type changed.
             return None
 
     def _plain(self, value: T) -> Any:
         return self._adapter.dump_python(value, round_trip=True, warnings=False)
+
+
+def pack_absent(problem: Problem) -> bytes:
+    """Return *problem*, a 404, as what is cached in a value's place."""
+    return _ABSENT + json.dumps([problem.status, problem.detail, problem.title]).encode()
+
+
+def _absent(encoded: bytes) -> Found[Any]:
+    status, detail, title = json.loads(encoded[len(_ABSENT) :])
+    return Found(None, Problem(int(status), str(detail), title=str(title)))
 
 
 def values_of(returns: Any) -> Values[Any]:
