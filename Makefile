@@ -44,6 +44,10 @@ e2e: .venv ## Build images and run them as Kubernetes does (ARGS as above)
 	@.ci/install images
 	$(BIN)/pytest -n 2 --dist loadfile tests/e2e $(ARGS)
 
+soak: .venv ## Send and fetch two gigabytes through storage in bounded memory
+	@.ci/install test
+	STORAGE_STREAM_MIB=2048 $(BIN)/pytest tests/test_storage_s3_costs.py
+
 deploy: ## Build, push and deploy every function with faas-cli
 	faas-cli up -f stack.yml
 
@@ -52,6 +56,11 @@ lock: .venv ## Renew the pinned and hashed requirements, of all extras together
 
 outdated: .venv ## Tell what lock would change, and what keeps newer versions out
 	@$(BIN)/python -m deploy.locks outdated
+
+bench: .venv ## Measure the cache beside redis.asyncio and cashews (build/bench)
+	@.ci/install test
+	@$(BIN)/pip install -q --require-hashes -r bench/requirements.txt
+	@$(BIN)/python -m bench.cache $(ARGS)
 
 bench-images: .venv ## Compare image size, start and memory with the official template's shape
 	@$(BIN)/python -m bench.images
@@ -66,4 +75,4 @@ clean: ## Remove what the other targets made
 	$(BIN)/pip install -q --no-deps -e $(TEMPLATE)/base
 	@touch .venv
 
-.PHONY: help up test lint format typecheck check images e2e deploy lock outdated bench-images clean
+.PHONY: help up test lint format typecheck check images e2e soak deploy lock outdated bench bench-images clean

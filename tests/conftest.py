@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import child
+from tests.servers_s3 import S3Server
 
 END_TO_END = Path(__file__).parent / "e2e"
 LEFT_OUT = pytest.StashKey[Counter[str]]()
@@ -21,6 +22,13 @@ LEFT_OUT = pytest.StashKey[Counter[str]]()
 def anyio_backend() -> str:
     """Run asynchronous tests on asyncio, as the functions do."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Give the S3 server of all tests that do not change it; each has a prefix of its own."""
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 def pytest_configure(config: pytest.Config) -> None:

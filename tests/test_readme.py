@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from tests.local_up import processes_below, wait_until
-from tests.staging import BASE, ROOT
+from tests.staging import BASE, ROOT, TEMPLATE
 
 README = (ROOT / "README.md").read_text()
 COMMANDS: list[str] = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -162,7 +162,7 @@ def test_python_of_the_readme_imports_what_exists() -> None:
 def test_settings_of_the_readme_are_those_of_the_code() -> None:
     """Each setting in the table is one that is read."""
     source = (BASE / "faasbase" / "settings.py").read_text()
-    table = README.split("## Settings")[1].split("## Layout")[0]
+    table = (TEMPLATE / "README.md").read_text().split("## Settings")[1].split("## The cache")[0]
     first_cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
     names = [name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)]
     assert len(names) >= 15

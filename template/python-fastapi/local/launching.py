@@ -108,6 +108,8 @@ class Launcher:
         return {
             "EVENTS_HTTP_PUBLIC": "true",
             "FAAS_SECRETS_DIR": str(self.project / ".secrets"),
+            # One process a function: its own memory is the place of all its records.
+            "IDEMPOTENCY_URL": "memory://",
             "STORAGE_URL": objects.as_uri(),
             # Nothing routes to a process once it has been replaced, so that it need not wait long.
             "healthcheck_interval": "1s",

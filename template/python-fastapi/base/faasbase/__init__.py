@@ -6,13 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .auth import Bearer, CallerDep, Signature
     from .caching import Cache, cached, current_cache
     from .caching.dependency import CacheDep
+    from .callers import Caller
     from .context import CallContext, current_call
     from .errors import FaasError, FieldError, Problem, Reject, Retry
     from .events import Event, on_event
+    from .fetching import fetch
+    from .idempotency import Operation, current_operation, idempotent
     from .metrics import counter, gauge, histogram
     from .routes import problem_responses
+    from .secrets import Secret, secret
+    from .signing import signed_headers
     from .storage import Store, current_store
     from .storage.dependency import StoreDep
     from .tracing import span
@@ -20,37 +26,54 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bearer",
     "Cache",
     "CacheDep",
     "CallContext",
+    "Caller",
+    "CallerDep",
     "Event",
     "FaasError",
     "FieldError",
+    "Operation",
     "Problem",
     "Reject",
     "Retry",
+    "Secret",
+    "Signature",
     "Store",
     "StoreDep",
     "cached",
     "counter",
     "current_cache",
     "current_call",
+    "current_operation",
     "current_store",
+    "fetch",
     "gauge",
     "histogram",
+    "idempotent",
     "on_event",
     "problem_responses",
+    "secret",
+    "signed_headers",
     "span",
 ]
 
 _HOMES = {
+    "auth": ("Bearer", "CallerDep", "Signature"),
     "caching": ("Cache", "cached", "current_cache"),
     "caching.dependency": ("CacheDep",),
+    "callers": ("Caller",),
     "context": ("CallContext", "current_call"),
     "errors": ("FaasError", "FieldError", "Problem", "Reject", "Retry"),
     "events": ("Event", "on_event"),
+    "fetching": ("fetch",),
+    "idempotency": ("Operation", "current_operation", "idempotent"),
     "metrics": ("counter", "gauge", "histogram"),
     "routes": ("problem_responses",),
+    "secrets": ("Secret", "secret"),
+    "signing": ("signed_headers",),
     "storage": ("Store", "current_store"),
     "storage.dependency": ("StoreDep",),
     "tracing": ("span",),

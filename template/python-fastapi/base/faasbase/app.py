@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from .answering import answering
 from .caching import activate_cache, open_cache
 from .errors import Problem, SettingError
+from .fetching.current import activate_fetcher
 from .lifecycle import Lifecycle
 from .loading import Handler
 from .logs import AccessLog
+from .replays import Replays, activate_replays
 from .settings import Settings
 from .storage import activate_store, current_store, open_store
 from .storage.links import OBJECTS_PATH
@@ -19,6 +22,7 @@ from .tracing import instrument
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 
@@ -44,20 +48,42 @@ def build_app(
 @asynccontextmanager
 async def resources(settings: Settings) -> AsyncIterator[None]:
     """
-    Open the cache and the store that the settings name, make them the current ones, and close them at the end.
+    Open what the settings name: cache, store, records, and what fetches; make all current, and close it at the end.
 
     Raises:
         SettingError: A URL's scheme or options are not known.
     """
     # Every function's module is called function.handler: on one server their entries would be each other's.
-    cache = open_cache(settings.cache_url, namespace=settings.function_name)
+    cache = open_cache(settings.cache_url, namespace=settings.qualified_name)
     store = open_store(settings.storage_url)
     try:
-        with activate_cache(cache), activate_store(store):
-            yield
+        store.warm_up()
+        with (
+            activate_cache(cache),
+            activate_store(store),
+            activate_fetcher(settings.fetching),
+            activate_replays(Replays()),
+        ):
+            async with _records(settings):
+                yield
     finally:
         await cache.close()
         await store.close()
+
+
+@asynccontextmanager
+async def _records(settings: Settings) -> AsyncIterator[None]:
+    """Open the records of `@idempotent`, for a function that has imported it."""
+    if "faasbase.idempotency" not in sys.modules:
+        yield
+        return
+    from .idempotency import activate_ledger, open_ledger
+
+    async with AsyncExitStack() as stack:
+        if (ledger := open_ledger(settings)) is not None:
+            stack.push_async_callback(ledger.close)
+        stack.enter_context(activate_ledger(ledger))
+        yield
 
 
 class _Dispatch:
@@ -97,17 +123,18 @@ def _events(handler: Handler, settings: Settings) -> ASGIApp | None:
         return None
     if not settings.events_http:
         raise SettingError("EVENTS_URL", "nothing brings events to the function's @on_event handlers")
-    from .events.guarding import guard
+    from .events.guarding import Pushers
     from .events.http import EventsApp
 
-    return instrument(answering(EventsApp(handler.events, guard(settings))))
+    return instrument(answering(EventsApp(handler.events, Pushers(settings))))
 
 
 def _handle_app(handler: Handler, settings: Settings) -> ASGIApp:
     from .routes import fastapi_app, route_handle
 
     app = fastapi_app(settings, handler.lifespan)
-    route_handle(app, handler.surface)
+    with _asking_callers(app, settings):
+        route_handle(app, handler.surface)
     return app
 
 
@@ -115,19 +142,38 @@ def _router_app(handler: Handler, settings: Settings) -> ASGIApp:
     from .routes import fastapi_app
 
     app = fastapi_app(settings, handler.lifespan)
-    app.include_router(handler.surface)
+    with _asking_callers(app, settings):
+        app.include_router(handler.surface)
     return app
+
+
+def _asking_callers(app: FastAPI, settings: Settings) -> AbstractContextManager[None]:
+    """Let the routes that *app* gets in the block ask who calls, where the handler or the settings want that."""
+    wanted = settings.auth_bearer_secrets or settings.auth_signature_secrets or "faasbase.auth" in sys.modules
+    if not wanted:
+        return nullcontext()
+    from .auth import asking_callers
+
+    return asking_callers(app, settings)
 
 
 def _classic_app(handler: Handler, settings: Settings) -> ASGIApp:
     from .classic import ClassicApp
 
-    return _with_lifespan(answering(ClassicApp(handler.surface)), handler.lifespan)
+    return _with_lifespan(_guarded(answering(ClassicApp(handler.surface)), settings), handler.lifespan)
 
 
 def _given_app(handler: Handler, settings: Settings) -> ASGIApp:
-    app: ASGIApp = handler.surface
-    return app
+    return _guarded(handler.surface, settings)
+
+
+def _guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
+    if not (settings.auth_bearer_secrets or settings.auth_signature_secrets):
+        return app
+    from .guarding import guarded
+
+    guarded_app: ASGIApp = guarded(app, settings)
+    return guarded_app
 
 
 def _events_only_app(handler: Handler, settings: Settings) -> ASGIApp:

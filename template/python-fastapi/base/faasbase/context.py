@@ -30,6 +30,8 @@ class CallContext:
     """Names of the headers that travel along a chain of calls (``PROPAGATE_HEADERS``)."""
     raw_headers: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
     """The request's headers, names in lower case."""
+    answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list, repr=False)
+    """What the answer gets beside its own headers; to be filled before it begins."""
 
     @property
     def base_url(self) -> str:

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from .durations import parse_duration
 from .errors import SettingError
+from .secret_files import secret_name
 
 T = TypeVar("T")
 
@@ -49,6 +50,10 @@ class Environment:
         """Return a list written with commas, in lower case."""
         return self.parsed(name, _names, default)
 
+    def secrets(self, name: str) -> tuple[str, ...]:
+        """Return the names of secrets, written with commas."""
+        return self.parsed(name, _secret_names, ())
+
 
 def _positive(parse: Callable[[str], T]) -> Callable[[str], T]:
     def checked(text: str) -> T:
@@ -81,3 +86,7 @@ def _flag(text: str) -> bool:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip().lower() for part in text.split(",") if part.strip())
+
+
+def _secret_names(text: str) -> tuple[str, ...]:
+    return tuple(secret_name(part.strip()) for part in text.split(",") if part.strip())

@@ -5,6 +5,7 @@ The errors of the base, each with the fields that a caller can act on.
     ├── StartError            the process must not start; printed as one line, exit status 1
     │   ├── SettingError      a setting has a bad value (named; the value is never shown)
     │   ├── HandlerError      handler.py cannot be loaded or offers no or two surfaces
+    │   ├── SecretMissingError a secret is not there (named); while the function runs, a Problem with status 503
     │   └── MissingExtraError a library behind an extra of faasbase is not installed
     ├── Problem               an answer that is not a success, as RFC 9457 problem details
     ├── Retry                 an event to be delivered again later
@@ -101,6 +102,21 @@ class Problem(FaasError):
         if self.errors:
             document["errors"] = [{"field": e.field, "message": e.message} for e in self.errors]
         return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+
+
+class SecretMissingError(StartError, Problem):
+    """
+    The secret *name*, which *setting* may have named, is not there or holds nothing usable.
+
+    At start it is why there is none; while the function runs, its caller is told 503 and no name.
+    """
+
+    def __init__(self, name: str, reason: str, setting: str | None = None) -> None:
+        detail = "a secret that the function needs cannot be read now"
+        super().__init__(503, detail, retry_after_seconds=5)
+        self.name, self.reason, self.setting = name, reason, setting
+        named = f", which setting {setting} names," if setting else ""
+        self.args = (f"secret {name}{named} cannot be read: {reason}",)
 
 
 class Retry(FaasError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from opentelemetry.trace import Span, StatusCode
@@ -30,10 +30,13 @@ class Exchange:
         headers: Mapping[bytes, bytes] | None = None,
         host: bytes | None = None,
         scheme: bytes = b"",
+        answer_headers: Sequence[tuple[bytes, bytes]] = (),
         websocket: bool = False,
     ) -> None:
         self.headers = headers or {}
         """The request's, names in lower case."""
+        self.answer_headers = answer_headers
+        """What has been added to the answer's headers by the time it begins."""
         self.began = time.monotonic()
         self.seconds: float | None = None
         """How long the answer took, once it has ended; work in the background may go on behind it."""
@@ -41,6 +44,8 @@ class Exchange:
         self.status = 0
         self.trace: TraceIds | None = None
         self.on_end: Callable[[], None] | None = None
+        self.on_failure: list[Callable[[], None]] = []
+        """What is to be undone where the caller cannot take the call for done, and will repeat it."""
         self._send_raw = send
         self._span: Span | None = None
         self._call_id = call_id
@@ -55,6 +60,12 @@ class Exchange:
     def unfinished(self) -> bool:
         """Whether the client has seen a beginning and would wait for, or believe in, an end."""
         return self.started and not self.ended
+
+    def settle(self) -> None:
+        """Undo what must not outlast a call that has failed; whoever gave up waiting repeats it as well."""
+        if self.on_failure and (self.left or self.expired or not 200 <= self.status < 500 or self.status == 429):
+            for undo in self.on_failure:
+                undo()
 
     def enter_span(self, span: Span) -> None:
         """Take note of the call's SERVER span, which is over before the last log line of the call is written."""
@@ -139,6 +150,7 @@ class Exchange:
         headers = [header for header in message.get("headers", ()) if header[0].lower() not in _OURS]
         if 300 <= self.status < 400:
             headers = [(n, self._local(v) if n == b"location" else v) for n, v in headers]
+        headers.extend(self.answer_headers)
         headers.append((b"x-duration-seconds", b"%.6f" % (time.monotonic() - self.began)))
         if self._call_id:
             headers.append((b"x-call-id", self._call_id.encode("ascii")))

@@ -60,6 +60,23 @@ class Counter:
         """Add *amount* (not negative) to the series of *labels*."""
         self._series.of(labels).inc(amount, _exemplar(trace))
 
+    def series(self, **labels: str) -> CounterSeries:
+        """Return the series of *labels*, for those who count thousands a second in it."""
+        return CounterSeries(self._series.of(labels))
+
+
+class CounterSeries:
+    """One series of a counter."""
+
+    __slots__ = ("_child",)
+
+    def __init__(self, child: Any) -> None:
+        self._child = child
+
+    def inc(self, amount: float = 1.0, *, trace: TraceIds | Now | None = NOW) -> None:
+        """Add *amount* (not negative)."""
+        self._child.inc(amount, _exemplar(trace))
+
 
 class Histogram:
     """A distribution, in the unit that its name ends with; each observation carries the current trace."""
@@ -70,6 +87,23 @@ class Histogram:
     def observe(self, value: float, *, trace: TraceIds | Now | None = NOW, **labels: str) -> None:
         """Record *value* in the series of *labels*."""
         self._series.of(labels).observe(value, _exemplar(trace))
+
+    def series(self, **labels: str) -> HistogramSeries:
+        """Return the series of *labels*, for those who observe thousands a second in it."""
+        return HistogramSeries(self._series.of(labels))
+
+
+class HistogramSeries:
+    """One series of a histogram."""
+
+    __slots__ = ("_child",)
+
+    def __init__(self, child: Any) -> None:
+        self._child = child
+
+    def observe(self, value: float, *, trace: TraceIds | Now | None = NOW) -> None:
+        """Record *value*."""
+        self._child.observe(value, _exemplar(trace))
 
 
 class Gauge:

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from .environment import Environment
 from .errors import SettingError
+from .fetching.policy import FetchPolicy, read_policy
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 # What Kubernetes makes names of: no vowels and nothing that looks like another letter.
@@ -70,15 +71,28 @@ class Settings:
     propagate_headers: tuple[str, ...] = ("x-request-id", "x-user-type")
     """Headers of a call that travel along a chain of calls."""
     cache_url: str = "memory://"
+    idempotency_url: str = ""
+    """Where `@idempotent` keeps its records; empty is the Redis of `cache_url`, and otherwise nowhere."""
     storage_url: str = "file:///tmp/objects"
     secrets_dir: Path = Path("/var/openfaas/secrets")
+    auth_bearer_secrets: tuple[str, ...] = ()
+    """``AUTH_BEARER_SECRET``: names of secrets, one of which every caller shows as a bearer token."""
+    auth_signature_secrets: tuple[str, ...] = ()
+    """``AUTH_SIGNATURE_SECRET``: names of secrets, with one of which every caller signs; with both, either will do."""
+    fetching: FetchPolicy = field(default_factory=FetchPolicy)
+    """``FETCH_*``: what may be fetched for strangers, and how much of it."""
     tracing_enabled: bool = False
     """True when an OTLP endpoint is set and OpenTelemetry's own switches do not turn it off."""
     events_http: bool = True
     """Whether events may be pushed over HTTP: ``EVENTS_URL`` unset, or listing ``http:``."""
     events_http_public: bool = False
-    events_http_secret: str | None = None
-    """Name of the secret that a pusher of events shows as a bearer token."""
+    events_http_secrets: tuple[str, ...] = ()
+    """``EVENTS_HTTP_SECRET``: names of secrets; a pusher shows one as a bearer token, or signs with it."""
+
+    @property
+    def qualified_name(self) -> str:
+        """Name and namespace, by which what functions keep on shared servers is told apart."""
+        return f"{self.namespace}.{self.function_name}" if self.namespace else self.function_name
 
     def ahead_of_watchdog(self, seconds: float) -> float:
         """Return a limit that ends before of-watchdog's of the same length, which would cut our answer half-way."""
@@ -124,9 +138,6 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     write_timeout = read.seconds("write_timeout", defaults.write_timeout)
     if write_timeout == 0:
         raise SettingError("write_timeout", "must be over 0s")
-    secret = read.text("EVENTS_HTTP_SECRET") or None
-    if secret is not None and (secret != Path(secret).name or secret.startswith(".")):
-        raise SettingError("EVENTS_HTTP_SECRET", "must be the name of a secret, not a path or the secret itself")
     grace_period = _grace_period(read, write_timeout)
     settings = Settings(
         function_name=name,
@@ -155,12 +166,16 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         docs_enabled=read.flag("DOCS_ENABLED", True),
         propagate_headers=read.names("PROPAGATE_HEADERS", defaults.propagate_headers),
         cache_url=read.text("CACHE_URL", defaults.cache_url),
+        idempotency_url=read.text("IDEMPOTENCY_URL"),
         storage_url=read.text("STORAGE_URL", defaults.storage_url),
         secrets_dir=Path(read.text("FAAS_SECRETS_DIR", str(defaults.secrets_dir))),
+        auth_bearer_secrets=read.secrets("AUTH_BEARER_SECRET"),
+        auth_signature_secrets=read.secrets("AUTH_SIGNATURE_SECRET"),
+        fetching=read_policy(read),
         tracing_enabled=_tracing_enabled(read),
         events_http=_events_http(read),
         events_http_public=read.flag("EVENTS_HTTP_PUBLIC"),
-        events_http_secret=secret,
+        events_http_secrets=read.secrets("EVENTS_HTTP_SECRET"),
     )
     if not _is_standard(read):
         _check_end(settings)

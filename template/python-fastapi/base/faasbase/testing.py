@@ -11,17 +11,23 @@ What tests of functions import: a client that runs start-up and shut-down, captu
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .app import build_app, resources
+from .credentials import read_credential
 from .lifecycle import Lifecycle
 from .loading import handler_of
+from .secret_files import secret_name
+from .secrets import use_directory
 from .settings import Settings
+from .signing import headers_of
 
 try:
     from starlette.testclient import TestClient
@@ -32,25 +38,50 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["captured_spans", "client", "memory_backends"]
+__all__ = ["captured_spans", "client", "memory_backends", "signed"]
 
 
 @contextmanager
-def client(handler: ModuleType, **settings: Any) -> Iterator[TestClient]:
+def client(handler: ModuleType, *, secrets: Mapping[str, str] | None = None, **settings: Any) -> Iterator[TestClient]:
     """
     Run the function of the module *handler* and give a client of it; on leaving, the function is shut down.
 
     The whole app is in between, with context, limits and problem details.  Cache and storage are in memory and in a
-    folder that goes at the end; *settings* are fields of `faasbase.settings.Settings`.
+    folder that goes at the end; *secrets* are the function's, by name; *settings* are fields of
+    `faasbase.settings.Settings`.
+
+    Raises:
+        StartError: The function would not start; it asks for a secret that is not among *secrets*, for one.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        defaults = Settings(storage_url=f"file://{folder}", events_http_public=True, access_log=False)
+    with tempfile.TemporaryDirectory() as folder, _secrets_in(Path(folder) / "secrets", secrets or {}) as secrets_dir:
+        storage_url = f"file://{folder}/objects"
+        defaults = Settings(
+            idempotency_url="memory://",
+            storage_url=storage_url,
+            secrets_dir=secrets_dir,
+            events_http_public=True,
+            access_log=False,
+        )
         chosen = replace(defaults, **settings)
+        use_directory(chosen.secrets_dir)
         lifecycle = Lifecycle()
         lifecycle.listening = lifecycle.started = True
         app = _Running(build_app(handler_of(handler), chosen, lifecycle), chosen)
         with TestClient(app, raise_server_exceptions=False) as running:
             yield running
+
+
+def signed(body: Any, key: str, *, message_id: str | None = None, sent_at: float | None = None) -> dict[str, Any]:
+    """
+    Return what a client's ``post`` takes to send *body* signed with *key*: ``post("/", **signed(order, key))``.
+
+    *body* is bytes, or anything that becomes JSON; *sent_at* is in seconds since 1970, by default now.
+    """
+    content = body if isinstance(body, bytes) else json.dumps(body).encode("utf-8")
+    headers = headers_of(content, [read_credential("test", key)], message_id=message_id, sent_at=sent_at)
+    if not isinstance(body, bytes):
+        headers["content-type"] = "application/json"
+    return {"content": content, "headers": headers}
 
 
 @contextmanager
@@ -84,8 +115,20 @@ def captured_spans() -> Iterator[Sequence[ReadableSpan]]:
 async def memory_backends() -> AsyncIterator[None]:
     """Give cached functions and stores an empty cache in memory and an empty folder, for tests without a client."""
     with tempfile.TemporaryDirectory() as folder:
-        async with resources(Settings(storage_url=f"file://{folder}")):
+        async with resources(Settings(idempotency_url="memory://", storage_url=f"file://{folder}")):
             yield
+
+
+@contextmanager
+def _secrets_in(folder: Path, secrets: Mapping[str, str]) -> Iterator[Path]:
+    folder.mkdir()
+    for name, value in secrets.items():
+        (folder / secret_name(name)).write_text(value, encoding="utf-8")
+    before = use_directory(folder)
+    try:
+        yield folder
+    finally:
+        use_directory(before)
 
 
 class _Running:

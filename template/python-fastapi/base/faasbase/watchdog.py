@@ -106,6 +106,7 @@ class Watchdog:
             headers=headers,
             host=call.host,
             scheme=call.forwarded_scheme,
+            answer_headers=call.answer_headers,
             websocket=not http,
         )
         scope[EXCHANGE] = exchange
@@ -114,6 +115,7 @@ class Watchdog:
             await self._within_limits(scope, receive, exchange, limit)
         finally:
             self._lifecycle.inflight -= 1
+            exchange.settle()
             if http:
                 self._account(scope, exchange)
 

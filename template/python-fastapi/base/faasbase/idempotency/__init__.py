@@ -1,0 +1,31 @@
+"""
+Handlers whose repeats get the first run's result: ``@idempotent()``, for calls and events alike.
+
+    decorator.py  ``@idempotent``, and what it guarantees
+    naming.py     the key of a call, and the fingerprint of its payload (payloads.py)
+    results.py    results to records and back
+    ledger.py     begins operations, waits for those under way
+    attempt.py    one run by its owner: lease and end
+    operation.py  what handlers see: id, fence, effects that happen once
+    backend.py    the protocol of what keeps records: memory.py, redis.py with scripts.py
+    opening.py    which URL means which
+"""
+
+from .decorator import idempotent
+from .errors import EffectError, OperationLostError, RecordsError
+from .ledger import Ledger, activate_ledger, current_ledger
+from .opening import open_ledger
+from .operation import Operation, current_operation
+
+__all__ = [
+    "EffectError",
+    "Ledger",
+    "Operation",
+    "OperationLostError",
+    "RecordsError",
+    "activate_ledger",
+    "current_ledger",
+    "current_operation",
+    "idempotent",
+    "open_ledger",
+]

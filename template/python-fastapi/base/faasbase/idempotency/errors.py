@@ -1,0 +1,40 @@
+"""
+What can go wrong around `@idempotent`; none of it names a key.
+
+    FaasError
+    ├── RecordsError          the records cannot be asked now; callers get 503
+    ├── EffectError           the server refused the script of `Operation.once` (`code`); nothing of it counts as done
+    └── Problem
+        └── OperationLostError  this run has outlived its lease and another one may be under way: 503
+"""
+
+from __future__ import annotations
+
+from ..errors import FaasError, Problem
+
+RETRY_AFTER_SECONDS = 2.0
+
+
+class RecordsError(FaasError):
+    """The records cannot be asked now; what was asked may have been done."""
+
+
+class EffectError(FaasError):
+    """The server refused the script of an effect with the error *code* (``ERR``, ``OOM``, ``NOPERM``)."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        super().__init__(f"the server refuses the effect's script with {code}")
+
+
+class OperationLostError(Problem):
+    """This run has lost its operation to another one, or can no longer prove that it has not."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "another run may have taken over", retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+def unavailable() -> Problem:
+    """Return what callers are told while nothing can be recorded, and hence nothing runs."""
+    detail = "nothing runs once only now: its records cannot be asked"
+    return Problem(503, detail, retry_after_seconds=RETRY_AFTER_SECONDS)
