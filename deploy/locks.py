@@ -59,8 +59,8 @@ def locks(root: Path) -> list[Lock]:
         Lock(BASE_LOCK, [*shipped, pyproject]),
         Lock(TESTING_LOCK, ["--extra", TESTING, pyproject], [BASE_LOCK]),
         Lock(Path("tests", "requirements.txt"), ["--group", "dev"], [BASE_LOCK, TESTING_LOCK]),
-        Lock(TEMPLATE / "local" / "requirements.txt", ["--group", "local"], [BASE_LOCK]),
         Lock(Path("bench", "requirements.txt"), ["--group", "bench"], [BASE_LOCK, TESTING_LOCK]),
+        Lock(TEMPLATE / "local" / "requirements.txt", ["--group", "local"], [BASE_LOCK]),
     ]
 
 

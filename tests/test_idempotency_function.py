@@ -178,12 +178,14 @@ async def test_two_replicas_answer_as_one(server: RedisServer) -> None:
 async def test_redelivered_event_is_handled_once(server: RedisServer) -> None:
     url = f"{server.url}?deadline=8s"
     async with run_function(HANDLER, IDEMPOTENCY_URL=url) as one, run_function(HANDLER, IDEMPOTENCY_URL=url) as two:
-        slow = asyncio.create_task(push(one.port, "e-1", seconds=1.0))
-        await asyncio.sleep(0.4)
-        busy = await push(two.port, "e-1", seconds=1.0)
+        await one.ready()
+        await two.ready()
+        slow = asyncio.create_task(push(one.port, "e-1", seconds=2.0))
+        await asyncio.sleep(0.5)
+        busy = await push(two.port, "e-1", seconds=2.0)
         assert (busy.status, busy.header("retry-after") is not None) == (503, True)
         assert (await slow).status == 204
-        assert (await push(two.port, "e-1", seconds=1.0)).status == 204
+        assert (await push(two.port, "e-1", seconds=2.0)).status == 204
         assert (await push(two.port, "e-1", id=5)).status == 422
         assert len([line for line in one.lines() + two.lines() if line.startswith("ran")]) == 1
 

@@ -31,6 +31,7 @@ testing = ["faasbase[one]", "checker"]
 """
 GROUPS = """\
 [dependency-groups]
+bench = ["faasbase[testing]"]
 dev = ["faasbase[testing]", "tool"]
 local = ["core", "gateway"]
 
