@@ -165,7 +165,13 @@ def test_requirements_name_files_of_the_functions_folder(
 ) -> None:
     """Others, constraints, and private wheels without any index: as the embedded OpenFaaS installs them."""
     first, second = (wheel(f"{name}-{SESSION}", "1.0", {f"{name}.py": "RATE = 1.19\n"}) for name in ("net", "gross"))
-    lines = ["-c constraints.txt", "-r requirements-more.txt", "--find-links wheels", first.name, f"./wheels/{second.file_name}"]
+    lines = [
+        "-c constraints.txt",
+        "-r requirements-more.txt",
+        "--find-links wheels",
+        first.name,
+        f"./wheels/{second.file_name}",
+    ]
     files = {
         "handler.py": "import gross, net\n\n\nasync def handle() -> float:\n    return gross.RATE - net.RATE\n",
         "requirements.txt": "\n".join(lines),

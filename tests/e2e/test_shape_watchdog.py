@@ -18,7 +18,7 @@ AS_OURS = {
     "a log line longer than 64 KiB": "the image sets log_buffer_size=-1",
     "a handler over exec_timeout is answered 504 and cancelled": "our process keeps to exec_timeout as well",
     "a body that does not arrive within read_timeout": "our process answers 408 just before of-watchdog's own limit",
-    "write_timeout ends a call that has not been answered": "our process answers 504 just before of-watchdog's own limit",
+    "write_timeout ends a call that has not been answered": "our process answers 504 just before of-watchdog does",
     "X-Timeout of nothing": "of-watchdog has no limit then, our process keeps to exec_timeout",
     "exec_timeout=ten": REFUSED,
     "read_timeout=10 s": REFUSED,
