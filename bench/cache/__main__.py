@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import uvloop
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from tests.servers import RedisServer
 
