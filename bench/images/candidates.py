@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.images.building import PIP_CONFIGURATIONS, Builder
+from deploy.images.building import Builder, pip_configuration
 from deploy.images.engine import Engine
 from deploy.images.project import TEMPLATE, Function
 
@@ -46,7 +46,7 @@ def built(engine: Engine, folder: Path, bases: Mapping[str, str]) -> Iterator[Co
         )
     finally:
         for image in images.values():
-            engine.run("image", "rm", "--force", image, check=False)
+            engine.remove_image(image)
 
 
 def _candidates(
@@ -74,7 +74,7 @@ def _ours(builder: Builder, images: Mapping[str, str], shape: str) -> str:
 def _official_shape(engine: Engine, bases: Mapping[str, str], image: str) -> str:
     flags = [flag for name, value in bases.items() for flag in ("--build-arg", f"{name}={value}")]
     # Whatever configures pip here is needed in a build too.
-    configurations = [path for name in PIP_CONFIGURATIONS if (path := Path(name).expanduser()).exists()]
-    flags += [flag for path in configurations[:1] for flag in ("--secret", f"id=pipconf,src={path}")]
+    if configuration := pip_configuration():
+        flags += ["--secret", f"id=pipconf,src={configuration}"]
     engine.build(OFFICIAL_SHAPE, image, flags)
     return image

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from deploy.images.engine import Engine
-from tests.e2e.containers import empty_dir, pod_options
+from deploy.images.pods import empty_dir, pod_options, remove
 
 from .candidates import Candidate
 
@@ -59,7 +59,7 @@ def pod(engine: Engine, image: str) -> Iterator[tuple[str, str]]:
         networks = engine.inspect(name)["NetworkSettings"]["Networks"]
         yield name, next(network["IPAddress"] for network in networks.values())
     finally:
-        engine.run("rm", "--force", "--time", "0", name, check=False)
+        remove(engine, name)
 
 
 def measure(engine: Engine, candidate: Candidate, holder: str, address: str, calls: int) -> Sample:
@@ -71,7 +71,7 @@ def measure(engine: Engine, candidate: Candidate, holder: str, address: str, cal
             engine.run("create", *options, "--user", candidate.user, candidate.image)
             return _measured(engine, name, address, calls)
         finally:
-            engine.run("rm", "--force", "--time", "0", name, check=False)
+            remove(engine, name)
 
 
 def _measured(engine: Engine, name: str, address: str, calls: int) -> Sample:

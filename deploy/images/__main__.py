@@ -24,6 +24,7 @@ NEW = Function("hello", TEMPLATE / "function", "localhost:5000/hello:latest", {}
 
 
 def main() -> None:
+    """Build, report on stdout, and exit with 1 where ``--strict`` asks for it."""
     given = options().parse_args()
     # Progress is for people: what --json prints stands alone.
     with contextlib.redirect_stdout(sys.stderr):
@@ -37,6 +38,7 @@ def main() -> None:
 
 
 def options() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
     parser = argparse.ArgumentParser(prog="python -m deploy.images", description="Build every image and report.")
     parser.add_argument("--json", action="store_true", help="report as JSON")
     parser.add_argument("--strict", action="store_true", help="exit with 1 where a vulnerability is known")
@@ -70,11 +72,13 @@ def examine(engine: Engine, image: str, target: Path) -> list[Look]:
 
 
 def as_text(weights: Sequence[Weight], looks: Mapping[str, Sequence[Look]]) -> str:
+    """Return for people what images weigh, and below it what each look for vulnerabilities says."""
     lines = [f"{image}: {line}" for image, found in looks.items() for look in found for line in look.lines()]
     return "\n".join([table(weights), "", *lines])
 
 
 def as_json(weights: Sequence[Weight], looks: Mapping[str, Sequence[Look]]) -> str:
+    """Return the same for a machine."""
     known = {image: [asdict(look) for look in found] for image, found in looks.items()}
     return json.dumps({"images": [weight.as_json() for weight in weights], "vulnerabilities": known}, indent=2)
 

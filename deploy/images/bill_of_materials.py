@@ -34,7 +34,9 @@ LISTING_SECONDS = 60.0
 DPKG = "var/lib/dpkg/status"
 RELEASE = "usr/lib/os-release"
 WATCHDOG = "usr/bin/fwatchdog"
-METADATA = re.compile(rf".*/site-packages/[^/]+\.dist-info/.*|{DPKG}|{RELEASE}|{WATCHDOG}")
+# What is in usr/lib/python3/dist-packages stands in dpkg's list, with the versions of its security updates.
+PACKAGES = r"(.*/site-packages|usr/local/lib/python3[\d.]*/dist-packages)"
+METADATA = re.compile(rf"{PACKAGES}/[^/]+\.dist-info/.*|{DPKG}|{RELEASE}|{WATCHDOG}")
 
 
 def bill_of_materials(engine: Engine, image: str) -> Bom:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import yaml
 
-from .engine import BUILD_SECONDS, Engine, EngineError, docker_shim
+from .engine import Engine, docker_shim, run_build
 from .project import ROOT, TEMPLATE, Function, additional_packages, base_image
 from .staging import stage
 
-PIP_CONFIGURATIONS = ("/etc/pip.conf", "~/.config/pip/pip.conf")
+PIP_CONFIGURATIONS = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
 DEFAULT_BASE = "base"
 DEFAULT_ARGUMENTS = {"BASE_IMAGE": DEFAULT_BASE, "SHAPE": "direct"}
 """The Dockerfile's own: older Buildah chooses stages by given arguments only."""
@@ -41,7 +41,7 @@ class Builder:
 
     def base(self, image: str = "") -> Built:
         """Build the shared base image by the project's own Dockerfile."""
-        return self._build(TEMPLATE, image or base_image(), {}, "--file", str(ROOT / "Dockerfile"))
+        return self.staged(TEMPLATE, image or base_image(), {}, "--file", str(ROOT / "Dockerfile"))
 
     def function(self, function: Function, *options: str, base: str = DEFAULT_BASE) -> Built:
         """
@@ -56,9 +56,10 @@ class Builder:
             return self._by_faas_cli(function, arguments)
         context = stage(TEMPLATE, function.handler, self.folder / "build" / function.name)
         secrets = [f"--secret=id={name},src={path}" for name, path in function.build_secrets.items()]
-        return self._build(context, function.image, arguments, *secrets, *options)
+        return self.staged(context, function.image, arguments, *secrets, *options)
 
-    def _build(self, context: Path, image: str, arguments: Mapping[str, str], *options: str) -> Built:
+    def staged(self, context: Path, image: str, arguments: Mapping[str, str], *options: str) -> Built:
+        """Build *image* of what is in *context*; raise `EngineError` with the log where a step fails."""
         started = time.monotonic()
         given = {**DEFAULT_ARGUMENTS, **self._bases, **arguments}
         flags = [flag for name, value in given.items() for flag in ("--build-arg", f"{name}={value}")]
@@ -69,8 +70,7 @@ class Builder:
     @cached_property
     def _secrets(self) -> Mapping[str, str]:
         """pip's configuration of this machine, which a build cannot do without where an index of its own is in use."""
-        found = [str(path) for name in PIP_CONFIGURATIONS if (path := Path(name).expanduser()).exists()]
-        return {"pipconf": found[0]} if found else {}
+        return {"pipconf": str(path)} if (path := pip_configuration()) else {}
 
     def _by_faas_cli(self, function: Function, arguments: Mapping[str, str]) -> Built:
         """Have faas-cli stage and build, in a project that holds this template and this function."""
@@ -87,16 +87,16 @@ class Builder:
         }
         stack = {"version": "1.0", "provider": {"name": "openfaas"}, "functions": {function.name: fields}}
         (project / "stack.yaml").write_text(yaml.safe_dump(stack))
-        done = subprocess.run(
-            ["faas-cli", "build"],
-            cwd=project,
-            env=docker_shim(self.engine, self.folder),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=BUILD_SECONDS,
-            check=False,
-        )
-        if done.returncode:
-            raise EngineError(f"{function.image} was not built: {done.stdout}")
-        return Built(function.image, time.monotonic() - started, done.stdout)
+        environ = docker_shim(self.engine, self.folder)
+        log = run_build(function.image, ["faas-cli", "build"], environ, project)
+        return Built(function.image, time.monotonic() - started, log)
+
+
+def pip_configuration() -> Path | None:
+    """Return the file with pip's configuration of this machine: $PIP_CONFIG_FILE, or the first that there is."""
+    named = os.environ.get("PIP_CONFIG_FILE", "")
+    if named == os.devnull:
+        # pip takes that for none at all.
+        return None
+    paths = [Path(place).expanduser() for place in (named, *PIP_CONFIGURATIONS) if place]
+    return next((path.resolve() for path in paths if path.is_file()), None)

@@ -61,25 +61,7 @@ class Engine:
 
     def build(self, context: Path, image: str, options: Sequence[str]) -> str:
         """Build *image* from *context* and return the log; raise `EngineError` with it where a step fails."""
-        command = [self.program, "build", *options, "--tag", image, str(context)]
-        for attempt in range(BUILD_ATTEMPTS):
-            done = self._build(command)
-            if not done.returncode:
-                return done.stdout
-            if not (LOST_LAYER.search(done.stdout) and attempt + 1 < BUILD_ATTEMPTS):
-                raise EngineError(f"{image} was not built: {done.stdout}")
-        raise AssertionError("unreachable")
-
-    def _build(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=BUILD_SECONDS,
-            env=self.environ,
-            check=False,
-        )
+        return run_build(image, [self.program, "build", *options, "--tag", image, str(context)], self.environ)
 
     def inspect(self, name: str) -> dict[str, Any]:
         """Return what the engine knows of an image or a container."""
@@ -98,19 +80,50 @@ class Engine:
             return False
         return True
 
+    def remove_image(self, image: str) -> None:
+        """Remove *image* by its name; its layers stay as the cache of builds after this one and beside it."""
+        self.run("image", "rm", "--no-prune", "--force", image, check=False)
+
+
+def run_build(image: str, command: Sequence[str], environ: Mapping[str, str], folder: Path | None = None) -> str:
+    """
+    Run *command*, which builds *image*, in *folder* and return the log; again where the engine has lost a layer.
+
+    Raises:
+        EngineError: A step failed; the message ends with the log.
+    """
+    for _ in range(BUILD_ATTEMPTS):
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=BUILD_SECONDS,
+            check=False,
+        )
+        if not (done.returncode and LOST_LAYER.search(done.stdout)):
+            break
+    if done.returncode:
+        raise EngineError(f"{image} was not built: {done.stdout}")
+    return done.stdout
+
 
 def find_engine(folder: Path) -> Engine:
     """
     Return the engine to use; what it needs of files goes to *folder*.
 
     Raises:
-        EngineError: Neither a Docker daemon nor Podman is there.
+        EngineError: Neither a Docker daemon nor Podman is there, or Podman may not do what is needed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if shutil.which("docker") and _answers(["docker", "info"]):
+    if shutil.which("docker") and not _is_podman("docker") and _answers(["docker", "info"]):
         return Engine("docker", {**os.environ, "DOCKER_BUILDKIT": "1"}, folder)
     if not shutil.which("podman"):
         raise EngineError("neither a Docker daemon that answers nor podman is on this machine")
+    if os.geteuid():
+        raise EngineError("podman needs root: for others it keeps no limits, and its containers have no addresses")
     settings = folder / "containers.conf"
     settings.write_text(_containers_conf())
     # Images that Docker can run as well, with their health check.
@@ -142,6 +155,12 @@ def _limit(kind: int, wanted: int) -> str:
     hard = resource.getrlimit(kind)[1]
     value = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
     return f"{value}:{value}"
+
+
+def _is_podman(program: str) -> bool:
+    """Tell whether *program* is Podman under another name, as Debian's package podman-docker installs it."""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+    return "podman" in done.stdout.lower()
 
 
 def _answers(command: Sequence[str]) -> bool:

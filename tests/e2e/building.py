@@ -42,7 +42,17 @@ def built(
         try:
             yield builder.function(function, *options, base=base)
         finally:
-            builder.engine.run("image", "rm", "--force", image, check=False)
+            builder.engine.remove_image(image)
+
+
+@contextlib.contextmanager
+def built_of(builder: Builder, base: str, context: Path, *options: str) -> Iterator[Built]:
+    """Build what is staged in *context* on *base* for the time of the block; raise `EngineError` as `built` does."""
+    image = image_name("staged", next(_numbers))
+    try:
+        yield builder.staged(context, image, {"BASE_IMAGE": base}, *options)
+    finally:
+        builder.engine.remove_image(image)
 
 
 def layers(builder: Builder, image: str) -> Sequence[str]:

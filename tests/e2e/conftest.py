@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -62,8 +62,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show in the report of a failure what its containers wrote."""
+    """Show in the report of a failure what its containers wrote, and note in each what images are built on."""
     report = yield
+    if isinstance(item, pytest.Function) and call.when == "call":
+        bases: Any = item.funcargs.get("bases", {})
+        report.user_properties += [
+            ("base image", f"{name}: {image or 'not to be had'}") for name, image in bases.items()
+        ]
     if report.failed:
         for container in containers.started:
             report.sections.append((f"output of container {container.name}", container.tail()))
@@ -71,9 +76,12 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List what tests measured and recorded as the property ``measured``."""
-    reports = [report for report in terminalreporter.stats.get("passed", []) if report.when == "call"]
-    for text in [value for report in reports for name, value in report.user_properties if name == "measured"]:
+    """Name the images that others were built on, and list what tests recorded as the property ``measured``."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    found = [found for report in reports if report.when == "call" for found in report.user_properties]
+    for text in sorted({str(value) for name, value in found if name == "base image"}):
+        terminalreporter.write_line(text)
+    for text in [value for name, value in found if name == "measured"]:
         terminalreporter.write_line(str(text))
 
 
@@ -101,7 +109,7 @@ def base_image(builder: Builder) -> Iterator[str]:
     image = image_name("faasbase")
     builder.base(image)
     yield image
-    remove_image(builder.engine, image)
+    builder.engine.remove_image(image)
 
 
 @pytest.fixture(scope="session")
@@ -130,12 +138,7 @@ def build(builder: Builder, base_image: str, tmp_path_factory: pytest.TempPathFa
 
     yield build
     for image in built.values():
-        remove_image(builder.engine, image)
-
-
-def remove_image(engine: Engine, image: str) -> None:
-    """Remove *image* by its name; its layers stay as the cache of builds after this one and beside it."""
-    engine.run("image", "rm", "--no-prune", "--force", image, check=False)
+        builder.engine.remove_image(image)
 
 
 def image_name(name: str, number: int = 0) -> str:

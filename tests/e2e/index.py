@@ -77,6 +77,10 @@ class Index:
         return f"machine 127.0.0.1 login {USER} password {self.password}\n"
 
     def was_asked_for(self, name: str) -> bool:
+        """Tell whether anybody asked what there is of *name*, with the password or without."""
+        return any(f"{path}/".startswith(f"/simple/{name}/") for path, _ in self.asked)
+
+    def has_told_of(self, name: str) -> bool:
         """Tell whether anybody who knows the password asked what there is of *name*."""
         return (f"/simple/{name}/", True) in self.asked
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from anyio import to_thread
 
 from deploy.images.engine import Engine
+from deploy.images.pods import pod_options, remove
 from tests.child import START_SECONDS, Process, status_of
 from tests.contract.replay import Replay
 from tests.contract.table import Row, Target
-from tests.e2e.containers import new_name, pod_options, remove
+from tests.e2e.containers import new_name
 from tests.processes import Running, free_port
 from tests.watchdog import METRICS_PORT, RunningWatchdog
 

@@ -19,8 +19,12 @@ from tests.e2e.building import run_in
 from tests.e2e.conftest import Build, image_name
 
 DISTRIBUTIONS = """\
-import importlib.metadata, sys
-for found in importlib.metadata.distributions(path=[path for path in sys.path if path.startswith("/opt/")]):
+import importlib.metadata, sys, sysconfig
+places = [path for path in sys.path if path.startswith("/opt/")]
+# Official images have packages beside their Python; those of Debian's Python are Debian packages.
+own = sysconfig.get_path("purelib", "posix_prefix", {"base": sys.base_prefix})
+places += [own] if own.endswith("/site-packages") else []
+for found in importlib.metadata.distributions(path=places):
     print(found.name, found.version)
 """
 
@@ -100,7 +104,23 @@ def test_it_names_the_python_of_official_images(engine: Engine, build: Build, tm
         engine.build(tmp_path, image, [])
         assert versions(bill_of_materials(engine, image), "generic") == {("python", "3.13.99")}
     finally:
-        engine.run("image", "rm", "--force", image, check=False)
+        engine.remove_image(image)
+
+
+@pytest.mark.parametrize("kind", ["site", "dist"])
+def test_it_lists_what_is_installed_beside_the_images_python(
+    engine: Engine, build: Build, tmp_path: Path, kind: str
+) -> None:
+    """Official images have pip there, and others what somebody put there without dpkg."""
+    hello, image = build(TEMPLATE / "function", "hello"), image_name(f"beside-{kind}")
+    place = f"/usr/local/lib/python3.13/{kind}-packages/paintbox-2.1.dist-info/"
+    (tmp_path / "METADATA").write_text("Metadata-Version: 2.1\nName: paintbox\nVersion: 2.1\n")
+    (tmp_path / "Dockerfile").write_text(f"FROM {hello}\nCOPY METADATA {place}\n")
+    try:
+        engine.build(tmp_path, image, [])
+        assert ("paintbox", "2.1") in versions(bill_of_materials(engine, image), "pypi")
+    finally:
+        engine.remove_image(image)
 
 
 @pytest.mark.tool("of-watchdog")

@@ -12,7 +12,9 @@ import pytest
 
 from deploy.images.building import Builder, Built
 from deploy.images.engine import Engine, EngineError
-from tests.e2e.building import built, run_in
+from deploy.images.project import TEMPLATE
+from deploy.images.staging import stage
+from tests.e2e.building import built, built_of, run_in
 from tests.e2e.conftest import write
 from tests.e2e.containers import run_container
 from tests.e2e.index import wheel
@@ -53,6 +55,16 @@ FILES = {
 }
 
 
+TESTED = """\
+from faasbase.testing import client
+from . import handler
+
+def test_answers() -> None:
+    with client(handler) as function:
+        assert function.post("/").status_code == 200
+"""
+
+
 @pytest.fixture
 def private_folder(tmp_path: Path) -> Path:
     """Return a handler's folder without requirements.txt, for its owner alone, as ``faas-cli new`` makes it."""
@@ -85,6 +97,20 @@ def test_files_beside_the_handler_are_served_and_read(
         }
         assert "faasbase[otel]" in container.exec("cat", "function/requirements.txt")
         assert "the function has no tests" in function.log
+
+
+def test_checkout_that_its_owner_alone_can_read_is_built(builder: Builder, tmp_path: Path) -> None:
+    """With umask 077 nobody else may read any file of the template; functions and their tests run as other users."""
+    handler = write(
+        {"handler.py": f"# {SESSION}\nasync def handle() -> None: ...\n", "handler_test.py": TESTED}, tmp_path / "fn"
+    )
+    context = stage(TEMPLATE, handler, tmp_path / "context")
+    for path in (context, *context.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    with built_of(builder, "base", context) as function:
+        assert "1 passed" in function.log
+        closed = ["-type", "d", "!", "-perm", "-0005", "-o", "!", "-type", "d", "!", "-perm", "-0004"]
+        assert run_in(builder, function.image, "find", "/opt/faasbase", *closed) == ""
 
 
 OTHER_RELEASE = """\

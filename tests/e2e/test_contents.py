@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -11,10 +12,12 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from deploy.images.building import Builder, pip_configuration
 from deploy.images.engine import Engine
 from deploy.images.project import ROOT, TEMPLATE
 from deploy.images.staging import stage
-from tests.e2e.conftest import Build, image_name
+from tests.e2e.building import built_of
+from tests.e2e.conftest import Build
 from tests.e2e.layers import Inspection, inspected
 
 Inspect = Callable[[str], Inspection]
@@ -116,8 +119,8 @@ def test_every_module_of_function_base_and_standard_library_has_bytecode(image: 
 
 def test_nothing_is_left_of_building(image: Inspection) -> None:
     """No cache, list, log or temporary file, nor what belongs to a developer's machine, not even in a hidden layer."""
-    assert [path for path, entry in image.layered if entry.size and LEFTOVERS.fullmatch(path)] == []
-    assert [path for path, entry in image.under("var/lib/apt/lists/") if entry.size] == []
+    assert [path for path, entry in image.layered if not entry.isdir() and LEFTOVERS.fullmatch(path)] == []
+    assert [path for path, entry in image.under("var/lib/apt/lists/") if not entry.isdir()] == []
 
 
 def test_no_compiler_is_shipped(image: Inspection) -> None:
@@ -176,26 +179,33 @@ def test_the_image_says_what_it_is_and_how_it_runs(build: Build, inspect: Inspec
     assert config["Healthcheck"]["Test"] == ["CMD", "python", "-m", "faasbase.healthcheck"]
 
 
-def test_the_origin_of_the_template_is_shipped_where_it_is_known(
-    engine: Engine, base_image: str, bases: Mapping[str, str], inspect: Inspect, tmp_path: Path
+def test_the_origin_of_the_template_is_shipped_without_credentials(
+    builder: Builder, base_image: str, inspect: Inspect, tmp_path: Path
 ) -> None:
-    """faas-cli writes it beside the Dockerfile when it pulls a template; here there is none, and it goes without."""
-    origin = '{"repository": "https://example.com/templates", "sha": "0123abc"}'
+    """faas-cli writes it beside the Dockerfile, anew with each pull, with the address as it was given."""
+    password, revision = f"password-{uuid.uuid4().hex}", f"sha-{uuid.uuid4().hex}"
     context = stage(TEMPLATE, TEMPLATE / "function", tmp_path / "context")
-    (context / "meta.json").write_text(origin)
-    arguments = {**bases, "BASE_IMAGE": base_image, "SHAPE": "direct"}
-    image = image_name("pulled")
-    try:
-        engine.build(context, image, [flag for pair in arguments.items() for flag in ("--build-arg", "=".join(pair))])
-        assert inspect(image).read("home/app/meta.json").decode() == origin
-    finally:
-        engine.run("image", "rm", "--force", image, check=False)
+    layers = []
+    for day in (1, 2):
+        origin = {
+            "repository": f"https://u:{password}@host/x",
+            "sha": revision,
+            "written_at": f"2026-11-0{day}T00:00:00Z",
+        }
+        (context / "meta.json").write_text(json.dumps(origin))
+        with built_of(builder, base_image, context) as function:
+            image = inspect(function.image)
+            assert json.loads(image.read("home/app/meta.json")) == {"repository": "https://host/x", "sha": revision}
+            assert image.tells(revision)
+            assert not image.tells(password)
+            layers.append(image.layers_with("home/app"))
+    assert layers[0] == layers[1]
+    assert len(layers[0]) == 1
 
 
 def _pip_configuration(folder: Path, comment: str) -> Path:
     """Return a file with pip's settings on this machine, which a build may not do without, and a *comment*."""
-    machine = [Path("/etc/pip.conf"), Path("~/.config/pip/pip.conf").expanduser()]
-    settings = next((path.read_text() for path in machine if path.exists()), "[global]\n")
+    settings = machine.read_text() if (machine := pip_configuration()) else "[global]\n"
     (target := folder / "pip.conf").write_text(f"# {comment}\n{settings}")
     return target
 

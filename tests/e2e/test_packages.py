@@ -67,7 +67,7 @@ def outdated_base(builder: Builder, base_image: str, tmp_path: Path) -> Iterator
     image = image_name("outdated")
     builder.engine.build(tmp_path, image, [])
     yield image
-    builder.engine.run("image", "rm", "--force", image, check=False)
+    builder.engine.remove_image(image)
 
 
 @pytest.fixture(scope="module")

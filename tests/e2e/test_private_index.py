@@ -11,7 +11,6 @@ import json
 import mmap
 import secrets
 import shutil
-import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,8 +20,8 @@ import pytest
 import yaml
 
 import faasbase
-from deploy.images.building import PIP_CONFIGURATIONS, Builder, Built
-from deploy.images.engine import BUILD_SECONDS, Engine, EngineError, docker_shim
+from deploy.images.building import Builder, Built, pip_configuration
+from deploy.images.engine import Engine, EngineError, docker_shim, run_build
 from deploy.images.project import TEMPLATE
 from tests.e2e.building import HOST_NETWORK, built
 from tests.e2e.conftest import image_name, write
@@ -66,7 +65,7 @@ def index() -> Iterator[Index]:
 def pipconf(path: Path, setting: str, value: str) -> Path:
     """Write to *path* what pip is configured with on this machine, and *value* in addition."""
     settings = configparser.RawConfigParser()
-    settings.read([str(Path(place).expanduser()) for place in PIP_CONFIGURATIONS])
+    settings.read(pip_configuration() or ())
     if not settings.has_section("global"):
         settings.add_section("global")
     others = settings.get("global", setting, fallback="")
@@ -113,7 +112,7 @@ def test_password_comes_with_pips_configuration(
     with built(builder, base_image, source, secret, HOST_NETWORK) as function:
         assert_works_with_our_base(engine, function)
         assert_kept_out(engine, function, index.password, tmp_path)
-    assert index.was_asked_for(PRIVATE)
+    assert index.has_told_of(PRIVATE)
     assert not index.was_asked_for("faasbase")
 
 
@@ -127,7 +126,7 @@ def test_password_comes_with_netrc(
     with built(builder, base_image, source, secret, HOST_NETWORK) as function:
         assert_works_with_our_base(engine, function)
         assert_kept_out(engine, function, index.password, tmp_path)
-    assert index.was_asked_for(PRIVATE)
+    assert index.has_told_of(PRIVATE)
     assert not index.was_asked_for("faasbase")
 
 
@@ -149,25 +148,10 @@ def test_secrets_come_by_faas_cli(engine: Engine, bases: Mapping[str, str], base
     (tmp_path / "stack.yaml").write_text(yaml.safe_dump(stack))
     shutil.copytree(TEMPLATE, tmp_path / "template" / TEMPLATE.name)
     try:
-        assert f"Looking in links: {place}" in faas_cli_build(tmp_path, docker_shim(engine, tmp_path))
+        log = run_build(image, ["faas-cli", "build"], docker_shim(engine, tmp_path), tmp_path)
+        assert f"Looking in links: {place}" in log
     finally:
-        engine.run("image", "rm", "--force", image, check=False)
-
-
-def faas_cli_build(project: Path, environ: Mapping[str, str]) -> str:
-    """Have faas-cli build *project* and return the log."""
-    done = subprocess.run(
-        ["faas-cli", "build"],
-        cwd=project,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=BUILD_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+        engine.remove_image(image)
 
 
 def test_without_the_password_there_is_no_image(builder: Builder, base_image: str, index: Index) -> None:

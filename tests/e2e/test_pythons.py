@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from deploy.images.engine import Engine
-from deploy.images.standins import debian_python
+from deploy.images.standins import python_or_stand_in
 from tests.child import Process
 from tests.e2e.conftest import Build
 from tests.e2e.containers import run_container
@@ -55,14 +55,17 @@ async def test_image_of_a_python_imports_all_of_the_base_and_serves(
     engine: Engine, build: Build, version: str, record_property: Callable[[str, object], None]
 ) -> None:
     """The template's own base stage is built on it, and the function that ``new`` hands out."""
-    python = official_image(engine, version, SUITES[version]) or stand_in(engine, version, SUITES[version])
+    suite = SUITES[version]
+    stand_in = f"localhost/stand-in/python:{version}-{suite}"
+    python = python_or_stand_in(engine, official_image(version), stand_in, suite)
     healthy_seconds = await assert_image_works(engine, build, python, version)
     record_property("measured", f"new function on {python}: healthy after {healthy_seconds:.2f} s")
 
 
 async def test_python_3_12_installs_imports_and_serves(engine: Engine, build: Build, tmp_path: Path) -> None:
     """In an image, by an interpreter of this machine, or by its wheels alone, as far as these can be had."""
-    if image := official_image(engine, "3.12"):
+    image = official_image("3.12")
+    if engine.has(image) or engine.pull(image):
         await assert_image_works(engine, build, image, "3.12")
     elif interpreter := interpreter_of_this_machine("3.12"):
         await assert_environment_works(install(interpreter, tmp_path / "environment"), "3.12")
@@ -70,20 +73,9 @@ async def test_python_3_12_installs_imports_and_serves(engine: Engine, build: Bu
         fetch_wheels("3.12", tmp_path)
 
 
-def official_image(engine: Engine, version: str, suite: str = "") -> str:
-    """Return the official image of *version*, or an empty name where it cannot be had or the stand-in is there."""
-    image = f"docker.io/library/python:{version}-slim"
-    if suite and engine.has(stand_in_name(version, suite)):
-        return ""
-    return image if engine.has(image) or engine.pull(image) else ""
-
-
-def stand_in(engine: Engine, version: str, suite: str) -> str:
-    return debian_python(engine, stand_in_name(version, suite), suite)
-
-
-def stand_in_name(version: str, suite: str) -> str:
-    return f"localhost/stand-in/python:{version}-{suite}"
+def official_image(version: str) -> str:
+    """Return the name under which Python *version* is published."""
+    return f"docker.io/library/python:{version}-slim"
 
 
 async def assert_image_works(engine: Engine, build: Build, python: str, version: str) -> float:

@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from deploy.images.engine import Engine
+from deploy.images.pods import USER
 from deploy.images.project import TEMPLATE, Function, additional_packages, functions
 from tests.e2e.conftest import Build
-from tests.e2e.containers import METRICS_PORT, PORT, USER, Container, run_container
+from tests.e2e.containers import METRICS_PORT, PORT, Container, run_container
 from tests.pictures import encoded, photo
 from tests.wire import Answer, call
 

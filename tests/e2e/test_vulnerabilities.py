@@ -98,7 +98,7 @@ def image_with_updates(engine: Engine, image: str, folder: Path, *, label: str, 
         engine.build(folder, made, [])
         yield made
     finally:
-        engine.run("image", "rm", "--force", made, check=False)
+        engine.remove_image(made)
 
 
 def packages(*pins: str) -> Bom:

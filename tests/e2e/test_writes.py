@@ -13,21 +13,25 @@ import httpx2
 import pytest
 
 from deploy.images.engine import Engine
+from deploy.images.pods import empty_dir, pod_options
 from deploy.images.project import ROOT
 from tests.e2e.conftest import Build
-from tests.e2e.containers import Container, empty_dir, new_name, pod_options
+from tests.e2e.containers import Container, new_name
 from tests.pictures import encoded, photo
 
 SAMPLE = ROOT / "functions" / "image-processor"
 CALL_SECONDS = 10.0
-# What engines themselves change in the root of a container.
-ENGINES_OWN = re.compile(r"[AC] /(tmp|(dev|etc|proc|run|sys)(/.*)?)")
+# What engines make in the root of a container: places to mount, a line for the user, its name and its network.
+ENGINES_OWN = re.compile(
+    r"[AC] /(tmp|etc|etc/(passwd|group|mtab|hosts|hostname|resolv\.conf)|run|run/(\.containerenv|secrets))"
+)
 # Opening, and all that changes a folder or what is known of a file.
 TRACED = (
     "open,openat,openat2,creat,truncate,mkdir,mkdirat,mknod,mknodat,rename,renameat,renameat2,link,linkat,symlink",
     "symlinkat,unlink,unlinkat,rmdir,chmod,fchmodat,chown,lchown,fchownat,utime,utimes,futimesat,utimensat",
 )
-CALL = re.compile(r"^(\w+)\((?:(?:AT_FDCWD|\d+)<(.*?)>, )?\"(.*?)\"(.*)\) += (-?\d+|\?)", re.MULTILINE)
+CALL = re.compile(r"^(\w+)\((.*)\) += (-?\d+|\?)", re.MULTILINE)
+PATH = re.compile(r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"((?:[^"\\]|\\.)*)"')
 FOR_WRITING = re.compile(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND|TMPFILE)")
 MAY_BE_WRITTEN = re.compile(r"/tmp(/.*)?|/dev/null")
 
@@ -37,20 +41,37 @@ class Call:
     """A system call on a path, as strace tells it."""
 
     name: str
-    folder: str
-    given: str
-    flags: str
+    arguments: str
     result: str
 
     @property
-    def path(self) -> str:
-        """Return the path from the root on; relative ones begin at the function's folder."""
-        return posixpath.normpath(posixpath.join("/home/app", self.folder, self.given))
+    def paths(self) -> Sequence[str]:
+        """Return the paths from the root on, a rename's both; relative ones begin at the function's folder."""
+        found = [posixpath.normpath(posixpath.join("/home/app", *path)) for path in PATH.findall(self.arguments)]
+        # What a symbolic link points to is not touched.
+        return found[-1:] if self.name.startswith("symlink") else found
 
     @property
     def writes(self) -> bool:
         """Tell whether it would change something, whether or not it may."""
-        return not self.name.startswith("open") or bool(FOR_WRITING.search(self.flags))
+        return not self.name.startswith("open") or bool(FOR_WRITING.search(PATH.sub("", self.arguments)))
+
+
+@pytest.mark.parametrize(
+    ("line", "paths"),
+    [
+        ('rename("/tmp/a", "b") = 0', ["/tmp/a", "/home/app/b"]),
+        ('renameat2(AT_FDCWD</srv>, "a", 5</opt>, "b\\"c", RENAME_NOREPLACE) = 0', ["/srv/a", '/opt/b\\"c']),
+        ('linkat(AT_FDCWD</tmp>, "a", AT_FDCWD</tmp>, "/usr/b", 0) = 0', ["/tmp/a", "/usr/b"]),
+        ('symlinkat("/usr/a", AT_FDCWD</tmp>, "b") = 0', ["/tmp/b"]),
+    ],
+)
+def test_both_paths_of_a_call_are_looked_at(line: str, paths: Sequence[str]) -> None:
+    """Whatever is moved out of ``/tmp`` is written where it comes to lie."""
+    (found,) = CALL.findall(line)
+    call = Call(*found)
+    assert call.writes
+    assert list(call.paths) == paths
 
 
 @pytest.mark.parametrize("user", [12000, 0])
@@ -81,10 +102,11 @@ def test_a_start_opens_no_file_for_writing_and_compiles_no_module(engine: Engine
         assert container.state().exit_code == 0
         seen = "".join(path.read_text() for path in container.tmp.glob("calls.*"))
     calls = [Call(*found) for found in CALL.findall(seen)]
-    written = {call.path for call in calls if call.writes}
+    written = {path for call in calls if call.writes for path in call.paths}
     assert written
     assert {path for path in written if not MAY_BE_WRITTEN.fullmatch(path)} == set()
-    read = {call.path for call in calls if call.name.startswith("open") and call.result >= "0"}
+    opened = [call for call in calls if call.name.startswith("open") and call.result >= "0"]
+    read = {path for call in opened for path in call.paths}
     compiled = {source_from_cache(path) for path in read if path.endswith(".pyc")}
     assert len(compiled) > 500
     # Some libraries look into sources; the launcher is a script, and those Python compiles each time, in memory.
