@@ -57,7 +57,7 @@ def apt_install(packages: list[str], *, upgrade: bool = False) -> bool:
     if packages:
         apt("install", *packages)
     run("apt-get", "clean")
-    run("sh", "-c", "rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/ldconfig/*")
+    run("sh", "-c", "rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/* /var/log/* /var/cache/ldconfig/*")
     return True
 
 
