@@ -210,3 +210,72 @@ def test_credentials_show_no_value(tmp_path: Path) -> None:
     assert TOKEN not in repr(read_credential("key", TOKEN))
     with pytest.raises(ValueError, match="name of a secret"):
         Credentials([], tmp_path)
+
+
+IDEMPOTENT = """
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+
+from faasbase import Bearer, Caller, Signature, current_call, idempotent
+
+router = APIRouter()
+Buyer = Annotated[Caller, Depends(Bearer("alice", "bob"))]
+runs = []
+
+
+def run() -> list[str]:
+    runs.append([caller.secret for caller in current_call().callers])
+    return runs[-1]
+
+
+@router.post("/parameter")
+@idempotent()
+async def parameter(order: dict, buyer: Buyer) -> list[str]:
+    return run()
+
+
+@router.post("/plain")
+@idempotent()
+def plain(order: dict, buyer: Buyer) -> list[str]:
+    return run()
+
+
+@router.post("/dependency", dependencies=[Depends(Bearer("alice", "bob"))])
+@idempotent()
+async def dependency(order: dict) -> list[str]:
+    return run()
+
+
+@router.post("/both", dependencies=[Depends(Bearer("alice", "bob"))])
+@idempotent()
+async def both(order: dict, shop: Annotated[Caller, Depends(Signature("key"))]) -> list[str]:
+    return run()
+
+
+@router.post("/settings")
+@idempotent()
+async def settings(order: dict) -> list[str]:
+    return run()
+"""
+
+
+@pytest.mark.parametrize("path", ["/parameter", "/plain", "/dependency", "/both", "/settings"])
+def test_callers_do_not_share_the_keys_of_operations(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """One that guesses another's key, and its payload, is not shown its result; wherever the caller is asked for."""
+    handler: Any = module_of(IDEMPOTENT, monkeypatch)
+    secrets = {"alice": "alice-4711\nalice-4710\n", "bob": "bob-4711", "key": KEY}
+    settings: dict[str, Any] = {"auth_bearer_secrets": ("alice", "bob")} if path == "/settings" else {}
+
+    def order(function: Any, token: str) -> tuple[list[str], bool]:
+        message = signed(ORDER, KEY)
+        message["headers"].update({**bearer(token), "idempotency-key": "k-1"})
+        answer = function.post(path, **message)
+        assert answer.status_code == 200
+        return answer.json(), "idempotency-replayed" in answer.headers
+
+    with client(handler, secrets=secrets, **settings) as function:
+        answers = [order(function, token) for token in ("alice-4711", "bob-4711", "alice-4710")]
+    more = ["key"] if path == "/both" else []
+    assert answers == [(["alice", *more], False), (["bob", *more], False), (["alice", *more], True)]
+    assert handler.runs == [["alice", *more], ["bob", *more]]

@@ -12,7 +12,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from faasbase.caching import Cache, open_cache
+from faasbase.caching import Cache, CacheError, open_cache
+from faasbase.caching.guard import Guard
+from faasbase.caching.redis import RedisCache
+from faasbase.connections import ConnectionsError
 from faasbase.secrets import use_directory
 from tests.servers import RedisServer
 from tests.stalling import StallingProxy
@@ -177,6 +180,47 @@ async def test_invalidation_during_an_outage_is_made_up_for(setup: Setup) -> Non
         while await asyncio.to_thread(setup.server.command, "DBSIZE") != "0":  # noqa: ASYNC110 - a server tells nobody
             await anyio.sleep(0.05)
     await cache.close()
+
+
+async def test_invalidation_that_went_unheard_is_not_settled_by_an_earlier_one(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faasbase.caching.guard.OPEN_SECONDS", 60.0)
+    cache = RedisCache.from_url(f"{setup.url}&deadline=5s")
+    await cache.set("k", b"1", 60)
+    setup.proxy.delay_seconds = 0.2
+    first, second = (asyncio.create_task(cache.delete("k")) for _ in range(2))
+    await asyncio.sleep(0.05)
+    second.cancel()
+    await first
+    setup.server.command("SET", "k", "2")
+    assert await cache.get("k") is None
+    await cache.close()
+
+
+async def test_no_error_of_a_try_ends_the_tries(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("faasbase.caching.guard.OPEN_SECONDS", 0.01)
+    tries = 0
+
+    async def attempt() -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise KeyError("unforeseen")
+
+    guard = Guard(attempt)
+    for began in (float("inf"),) * 3:
+        guard.failed(ConnectionsError("gone"), began)
+    with pytest.raises(CacheError):
+        guard.check()
+    with anyio.fail_after(5):
+        while tries < 4:  # noqa: ASYNC110 - a guard tells nobody
+            await anyio.sleep(0.01)
+    guard.check()
+    assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"]
+    await guard.close()
 
 
 async def test_rotation_under_load_is_not_noticed(setup: Setup, load: Load, caplog: pytest.LogCaptureFixture) -> None:

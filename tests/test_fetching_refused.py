@@ -17,6 +17,7 @@ from faasbase.fetching import (
     UnreachableError,
 )
 from faasbase.fetching.addresses import refusal
+from faasbase.fetching.urls import read_url
 from tests.hostile_http import HostileServer, answer, hostile_server, redirect
 from tests.name_server import DnsResolver, Zone, name_server
 
@@ -337,6 +338,10 @@ async def test_only_listed_hosts_are_fetched_from(url: str, allowed: bool, names
         ("169.254.169.254", "0.0.0.0/0", True),
         ("169.254.169.254", "169.254.169.254", False),
         ("64:ff9b::a9fe:a9fe", "64:ff9b::/96", True),
+        ("169.254.170.23", "169.254.0.0/16", True),
+        ("169.254.0.23", "169.254.0.0/16", True),
+        ("192.0.0.192", "192.0.0.0/24", True),
+        ("fd00:ec2::23", "fd00::/8", True),
     ],
 )
 def test_range_opens_what_it_names_and_nothing_behind_it(address: str, opened: str, refused: bool) -> None:
@@ -348,3 +353,7 @@ def test_denied_range_is_closed_though_it_is_public() -> None:
     policy = FetchPolicy(deny_ranges=(ip_network("93.184.0.0/16"),))
     assert refusal(ip_address("93.184.215.14"), policy)
     assert not refusal(ip_address("93.185.0.1"), policy)
+
+
+def test_query_of_a_target_is_not_shown() -> None:
+    assert "canary" not in repr(read_url("https://example.com/?signature=canary", 2048))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from fastapi import Depends, Header, Response
 from pydantic import BaseModel
 
 from faasbase import Event, Operation, Problem, current_operation, idempotent
+from faasbase.caching import open_cache
 from faasbase.context import CallContext, enter_call
 from faasbase.errors import Reject, Retry
 from faasbase.idempotency import Ledger, OperationLostError, activate_ledger, open_ledger
@@ -414,3 +416,44 @@ def test_handler_needs_a_result_that_can_be_kept() -> None:
     for function in (untyped, parts):
         with pytest.raises(TypeError):
             idempotent()(function)
+
+
+async def test_no_key_of_the_cache_is_the_name_of_a_record(server: RedisServer, runs: Runs) -> None:
+    settings = Settings(function_name="fn", idempotency_url=f"{server.url}?deadline=8s")
+    opened = open_ledger(settings)
+    assert opened is not None
+    server.command("FLUSHALL")
+    with activate_ledger(opened):
+        await called(async_handler(runs), Order())
+    record = server.command("RANDOMKEY")
+    cache = open_cache(server.url, namespace=settings.qualified_name)
+    for key in (record, record.removeprefix(f"faas:{settings.qualified_name}:")):
+        await cache.delete(key)
+    assert server.command("RANDOMKEY") == record
+    await cache.close()
+    await opened.close()
+
+
+@pytest.mark.parametrize("plain", [False, True])
+async def test_result_that_breaks_while_it_is_packed_does_not_hold_the_key(ledger: Ledger, plain: bool) -> None:
+    count = 0
+
+    def broken() -> Response:
+        nonlocal count
+        count += 1
+        response = Response()
+        if count == 1:
+            response.raw_headers = None  # type: ignore[assignment]
+        return response
+
+    async def broken_async() -> Response:
+        return broken()
+
+    handle = idempotent(in_progress="0.3s")(broken if plain else broken_async)
+    with pytest.raises(TypeError):
+        await called(handle)
+    async with asyncio.timeout(5):
+        while count < 2:
+            await asyncio.sleep(0.05)
+            with suppress(Problem):
+                await called(handle)

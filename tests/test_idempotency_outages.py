@@ -110,6 +110,21 @@ async def test_result_is_answered_at_once_and_recorded_as_soon_as_possible(
     assert work.count == 1
 
 
+@pytest.mark.parametrize("room", [0, 10])
+async def test_run_that_ended_is_answered_however_many_were_refused(
+    server: RedisServer, ledger: Ledger, work: Work, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setattr("faasbase.owned.MAX_TASKS", room)
+    handle = work.handler()
+    first = asyncio.create_task(handle("k"))
+    await work.began.wait()
+    server.stop()
+    refused = await asyncio.gather(*(handle(f"k-{n}") for n in range(2 * room)), return_exceptions=True)
+    assert all(isinstance(error, Problem) and error.status == 503 for error in refused)
+    work.may_end.set()
+    assert await first == 1
+
+
 async def test_server_that_lost_its_data_is_told_again(server: RedisServer, ledger: Ledger, work: Work) -> None:
     handle = work.handler("1500ms")
     first = asyncio.create_task(handle("k"))

@@ -12,7 +12,7 @@ import anyio
 import anyio.abc
 import pytest
 
-from tests.local_up import make_project, processes_below, run_up, up, wait_until, write_handler
+from tests.local_up import local_module, make_project, processes_below, run_up, up, wait_until, write_handler
 from tests.wire import Answer, WireError, call
 
 pytestmark = pytest.mark.anyio
@@ -315,6 +315,26 @@ async def test_settings_of_the_shell_reach_the_function_and_the_stack_file_wins(
         assert seen["STORAGE_URL"] == (project.resolve() / "build/.local/objects/fn").as_uri()
         assert (seen["OPENFAAS_NAME"], seen["upstream_url"]) == ("fn", "")
         assert seen["gateway_url"] == local.url
+
+
+@pytest.mark.parametrize(
+    ("shell", "stack", "place"),
+    [
+        ("", "", "memory://"),
+        ("redis://127.0.0.1:1", "", ""),
+        ("", "redis://127.0.0.1:1", ""),
+        ("redis://127.0.0.1:1", "memory://", "memory://"),
+    ],
+)
+def test_records_are_in_memory_unless_the_cache_is_redis(
+    monkeypatch: pytest.MonkeyPatch, shell: str, stack: str, place: str
+) -> None:
+    monkeypatch.setenv("CACHE_URL", shell)
+    function = local_module("stackfile", monkeypatch).Function(
+        "fn", "python-fastapi", Path("fn"), "fn", environment={"CACHE_URL": stack} if stack else {}
+    )
+    records = local_module("launching", monkeypatch)._records(function)
+    assert records.get("IDEMPOTENCY_URL", "") == place
 
 
 async def test_extra_copied_paths_and_template_samples_are_staged(tmp_path: Path) -> None:

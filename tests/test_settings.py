@@ -100,6 +100,12 @@ def test_bad_value_is_named_and_not_shown(name: str, value: str) -> None:
         assert value not in str(caught.value)
 
 
+def test_urls_are_not_shown() -> None:
+    """They may hold a password."""
+    names = ("CACHE_URL", "IDEMPOTENCY_URL", "STORAGE_URL")
+    assert "canary" not in repr(load_settings(dict.fromkeys(names, "redis://:canary@host")))
+
+
 @given(st.sampled_from(sorted({name for name, _ in BAD})), st.text(max_size=20))
 def test_any_text_is_taken_or_refused_by_name(name: str, text: str) -> None:
     """No value of a setting raises anything else."""

@@ -15,9 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from starlette.testclient import WebSocketDenialResponse
 
-from faasbase.credentials import read_credential
-from faasbase.replays import Replays
+from faasbase.callers import SignatureCheck
+from faasbase.credentials import Credentials, read_credential
+from faasbase.errors import Problem
+from faasbase.replays import Replays, activate_replays
 from faasbase.signing import SignatureError, headers_of, read_signed, signed_headers
 from faasbase.testing import client, signed
 from tests.protected import HANDLER, KEY, ORDER, SECRETS, TOKEN, module_of, serve
@@ -233,14 +236,132 @@ def test_replays_are_remembered_within_bounds() -> None:
     """Where more come than can be kept, what is older than the forgotten ones is refused, and not taken twice."""
     now = [1000.0]
     replays = Replays(most=3, clock=lambda: now[0])
-    assert [replays.take(f"m{n}", 900.0 + n, 300.0) for n in range(3)] == [True, True, True]
-    assert replays.take("m3", 903.0, 300.0)
-    assert [replays.take(f"m{n}", 900.0 + n, 300.0) for n in range(4)] == [False, False, False, False]
-    assert not replays.take("another", 900.0, 300.0)
-    assert replays.take("late", 950.0, 300.0)
+    assert [replays.take(b"m%d" % n, 900.0 + n, 300.0) for n in range(3)] == [True, True, True]
+    assert replays.take(b"m3", 903.0, 300.0)
+    assert [replays.take(b"m%d" % n, 900.0 + n, 300.0) for n in range(4)] == [False, False, False, False]
+    assert not replays.take(b"another", 900.0, 300.0)
+    assert replays.take(b"late", 950.0, 300.0)
     now[0] = 1300.0
-    assert replays.take("m4", 1300.0, 300.0)
+    assert replays.take(b"m4", 1300.0, 300.0)
     assert len(replays) == 1
+
+
+CHECKED = """
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, WebSocket
+
+from faasbase import Caller, Problem, Signature
+
+Partner = Annotated[Caller, Depends(Signature("key"))]
+
+router = APIRouter()
+checked = APIRouter(dependencies=[Depends(Signature("key"))])
+
+
+@checked.post("/again")
+async def again(caller: Partner) -> str:
+    return caller.secret
+
+
+@checked.post("/stream")
+async def stream(request: Request, caller: Partner) -> int:
+    return len(await request.body())
+
+
+@checked.post("/fails")
+async def fails(caller: Partner) -> None:
+    raise Problem(503, "so it is")
+
+
+@router.post("/several")
+async def several(caller: Annotated[Caller, Depends(Signature("other", "key"))]) -> None: ...
+
+
+@checked.websocket("/socket/{way}")
+async def socket(socket: WebSocket, way: str, caller: Partner) -> None:
+    if way == "refused":
+        raise RuntimeError("so it is")
+    await socket.accept()
+    if way == "crashed":
+        raise RuntimeError("so it is")
+    await socket.close() if way == "closed" else await socket.receive_text()
+
+
+router.include_router(checked)
+"""
+
+
+@pytest.fixture(params=[{}, {"auth_signature_secrets": ("key",)}], ids=["routes", "settings"])
+def checked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Serve routes whose calls are checked twice, or thrice."""
+    secrets = {"key": KEY, "other": TOKEN}
+    with client(module_of(CHECKED, monkeypatch), secrets=secrets, **request.param) as function:
+        yield function
+
+
+def test_call_may_be_checked_more_than_once(checked: Any) -> None:
+    """By settings, router and route: the message is the call's own, and is taken all the same."""
+    small, large = signed(ORDER, KEY), signed(b"x" * 500_000, KEY)
+    assert [checked.post("/again", **small).status_code for _ in range(2)] == [200, 401]
+    assert [checked.post("/stream", **large).status_code for _ in range(2)] == [200, 401]
+    failing = signed(ORDER, KEY)
+    assert [checked.post("/fails", **failing).status_code for _ in range(2)] == [503, 503]
+
+
+def test_message_is_not_taken_by_a_route_of_other_secrets(checked: Any) -> None:
+    """What tells messages apart is what was signed, not who would have been believed."""
+    message = signed(ORDER, KEY)
+    answers = [checked.post(path, **message).status_code for path in ("/again", "/several", "/again")]
+    assert answers == [200, 401, 401]
+
+
+@pytest.mark.parametrize("way", ["closed", "left", "crashed"])
+def test_handshake_is_taken_once_however_the_socket_ends(checked: Any, way: str) -> None:
+    """An open WebSocket has no status, and its handshake is spent."""
+    headers = signed(b"", KEY)["headers"]
+    with checked.websocket_connect(f"/socket/{way}", headers=headers) as socket:
+        socket.close() if way == "left" else socket.receive()
+    with pytest.raises(WebSocketDenialResponse) as caught, checked.websocket_connect("/socket/closed", headers=headers):
+        pass
+    assert caught.value.status_code == 401
+
+
+def test_handshake_that_failed_may_come_again(checked: Any) -> None:
+    """Until the socket is open it is a call like any other."""
+    headers = signed(b"", KEY)["headers"]
+    with pytest.raises(WebSocketDenialResponse) as caught:  # noqa: SIM117
+        with checked.websocket_connect("/socket/refused", headers=headers):
+            pass
+    assert caught.value.status_code == 500
+    with checked.websocket_connect("/socket/closed", headers=headers):
+        pass
+
+
+@pytest.mark.anyio
+async def test_patient_check_takes_nothing_that_a_strict_one_has_taken(tmp_path: Path) -> None:
+    """A message is remembered for the widest tolerance of the process, which its own check need not have."""
+    (tmp_path / "key").write_text(KEY)
+    now = [1_000_000.0]
+
+    def check(tolerance_seconds: float) -> SignatureCheck:
+        return SignatureCheck(Credentials(["key"], tmp_path), tolerance_seconds, lambda: now[0])
+
+    def scope(message_id: str) -> dict[str, Any]:
+        headers = signed(b"", KEY, message_id=message_id, sent_at=1_000_000.0)["headers"]
+        return {"headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
+
+    async def body() -> bytes:
+        return b""
+
+    strict, patient = check(300.0), check(3600.0)
+    with activate_replays(Replays(clock=lambda: now[0])):
+        await strict(scope("msg_1"), body)
+        now[0] += 1800.0
+        await patient(scope("msg_2"), body)
+        with pytest.raises(Problem) as caught:
+            await patient(scope("msg_1"), body)
+    assert caught.value.status == 401
 
 
 @pytest.mark.anyio

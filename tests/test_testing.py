@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from faasbase.errors import HandlerError, SettingError
+from faasbase.idempotency import current_ledger
+from faasbase.idempotency.memory import MemoryRecords
+from faasbase.idempotency.redis import RedisRecords
 from faasbase.testing import captured_spans, client, memory_backends
 
 HANDLER = """
@@ -155,3 +158,11 @@ def test_settings_that_do_not_fit_fail_as_at_start(handler: Any) -> None:
     handler.app = handler.router
     with pytest.raises(HandlerError, match="router and app"), client(handler):
         pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"), [({}, MemoryRecords), ({"cache_url": "redis://127.0.0.1:1"}, RedisRecords)]
+)
+def test_records_are_in_memory_unless_the_cache_is_redis(handler: Any, settings: dict[str, Any], kind: type) -> None:
+    with client(handler, **settings):
+        assert isinstance(current_ledger().backend, kind)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from faasbase import Cache, FieldError, Problem, Store
 from faasbase.fetching import Answer, BadUrlError, Validators, freshness_of, stream
@@ -27,8 +27,8 @@ _ACCEPT = {"Accept": "image/*"}
 class Kept(BaseModel):
     """What is known of an image that was fetched."""
 
-    url: str
-    """Where it was at last, after redirects."""
+    url: str = Field(repr=False)
+    """Where it was at last, after redirects; signatures and tokens stand in it."""
     headers: dict[str, str]
     fresh_until: float
     """On the clock of `time.time`, which the replicas share."""

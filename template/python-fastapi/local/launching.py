@@ -108,8 +108,7 @@ class Launcher:
         return {
             "EVENTS_HTTP_PUBLIC": "true",
             "FAAS_SECRETS_DIR": str(self.project / ".secrets"),
-            # One process a function: its own memory is the place of all its records.
-            "IDEMPOTENCY_URL": "memory://",
+            **_records(function),
             "STORAGE_URL": objects.as_uri(),
             # Nothing routes to a process once it has been replaced, so that it need not wait long.
             "healthcheck_interval": "1s",
@@ -122,6 +121,15 @@ class Launcher:
 
         source = Source(instance, function.handler, self.project)
         return Output(source, keep, lambda text: self.terminal.log(function.name, text), held=held)
+
+
+def _records(function: Function) -> Mapping[str, str]:
+    """Return where *function* keeps its records, if not on the Redis of its cache."""
+    cache_url = function.environment.get("CACHE_URL", os.environ.get("CACHE_URL", ""))
+    if cache_url.partition(":")[0] in ("redis", "rediss"):
+        return {}
+    # One process a function: its own memory is the place of all its records.
+    return {"IDEMPOTENCY_URL": "memory://"}
 
 
 def _remove_abandoned(folders: Path) -> None:

@@ -53,22 +53,19 @@ async def resources(settings: Settings) -> AsyncIterator[None]:
     Raises:
         SettingError: A URL's scheme or options are not known.
     """
-    # Every function's module is called function.handler: on one server their entries would be each other's.
-    cache = open_cache(settings.cache_url, namespace=settings.qualified_name)
-    store = open_store(settings.storage_url)
-    try:
+    async with AsyncExitStack() as stack:
+        # Every function's module is called function.handler: on one server their entries would be each other's.
+        cache = open_cache(settings.cache_url, namespace=settings.qualified_name)
+        stack.push_async_callback(cache.close)
+        store = open_store(settings.storage_url)
+        stack.push_async_callback(store.close)
         store.warm_up()
-        with (
-            activate_cache(cache),
-            activate_store(store),
-            activate_fetcher(settings.fetching),
-            activate_replays(Replays()),
-        ):
-            async with _records(settings):
-                yield
-    finally:
-        await cache.close()
-        await store.close()
+        stack.enter_context(activate_cache(cache))
+        stack.enter_context(activate_store(store))
+        stack.enter_context(activate_fetcher(settings.fetching))
+        stack.enter_context(activate_replays(Replays()))
+        await stack.enter_async_context(_records(settings))
+        yield
 
 
 @asynccontextmanager

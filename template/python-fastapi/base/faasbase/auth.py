@@ -29,7 +29,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from .callers import CALLER, BearerCheck, Caller, Check, SignatureCheck
+from .callers import CALLER, BearerCheck, Caller, Check, SignatureCheck, enter_caller
 from .credentials import Credentials
 from .errors import Problem, SettingError
 from .guarding import body_reader, guarded
@@ -70,7 +70,7 @@ class _Authenticator(_Scheme):
             except Problem as problem:
                 # Understood by every FastAPI app, the user's own too.
                 raise HTTPException(problem.status, problem.detail, problem.headers) from None
-            connection.scope[CALLER] = checked[self]
+            enter_caller(connection.scope, checked[self])
         caller: Caller = checked[self]
         return caller
 

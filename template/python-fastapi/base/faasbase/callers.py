@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Protocol
 
 from . import metrics
-from .credentials import Credentials
+from .context import current_call, enter_call
+from .credentials import Credential, Credentials
 from .errors import Problem
-from .replays import Replays, current_replays
+from .replays import Replays, current_replays, expect
 from .signing import SIGNATURE, TOLERANCE_SECONDS, SignatureError, Signed, read_signed
 from .tracing import EXCHANGE
 
@@ -21,6 +22,7 @@ CALLER = "faasbase.caller"
 
 REFUSED = metrics.counter("faas_auth_refused", "Calls refused for their credentials.", ("scheme", "reason"))
 
+_TAKEN = "faasbase.taken"
 _SIGNATURE_HEADER = SIGNATURE.encode("ascii")
 _MAX_TOKEN_BYTES = 4096
 # Larger bodies are hashed in a thread: the loop would wait for a millisecond or more.
@@ -100,9 +102,10 @@ class SignatureCheck:
     """
     Asks for a message that one of *credentials* has signed within *tolerance_seconds* from now (see `signing`).
 
-    Each message is taken once by a process; one whose call has failed (5xx, 429, no answer) may come again, as the
-    queues of OpenFaaS send it.  Replicas do not tell each other: an effect that must not happen twice anywhere is
-    `@idempotent`, with `Caller.message_id` as its key.  Neither path nor query is signed.
+    Each message is taken once by a process, though several checks may see it in one call; one whose call has failed
+    (5xx, 429, no answer) may come again, as the queues of OpenFaaS send it.  Replicas do not tell each other: an effect
+    that must not happen twice anywhere is `@idempotent`, with `Caller.message_id` as its key.  Neither path nor query
+    is signed.
     """
 
     def __init__(
@@ -114,8 +117,8 @@ class SignatureCheck:
         self._credentials = credentials
         self._tolerance_seconds = tolerance_seconds
         self._clock = clock
-        self._names = ",".join(credentials.names)
         self._own_replays = Replays(clock=clock)
+        expect(tolerance_seconds)
 
     def ready(self) -> None:
         self._credentials.check()
@@ -133,25 +136,29 @@ class SignatureCheck:
         # The body may have taken its time.
         self._read(scope)
         valid, missing = await self._credentials.valid()
-        signer = (
-            await _in_thread(signed, body, valid) if len(body) > _HASHED_AT_ONCE_BYTES else signed.signer(body, valid)
-        )
+        is_large = len(body) > _HASHED_AT_ONCE_BYTES
+        signer, digest = await _in_thread(signed, body, valid) if is_large else _hashed(signed, body, valid)
         if signer is None:
             raise missing or SignatureError("unknown", "the signature is not valid")
-        self._take(signed, scope.get(EXCHANGE))
+        self._take(digest, signed.sent_at, scope)
         return Caller(signer.secret, "signature", signed.message_id)
 
     def _read(self, scope: Any) -> Signed:
         return read_signed(scope["headers"], self._clock(), self._tolerance_seconds)
 
-    def _take(self, signed: Signed, exchange: Any) -> None:
+    def _take(self, digest: bytes, sent_at: int, scope: Any) -> None:
+        taken: set[bytes] = scope.setdefault(_TAKEN, set())
+        if digest in taken:
+            # By another check of this very call.
+            return
         replays = current_replays(self._own_replays)
         # A message that is sent again is signed with another time; the same once more is somebody else's.
-        message = f"{self._names} {signed.sent_at} {signed.message_id}"
-        if not replays.take(message, signed.sent_at, self._tolerance_seconds):
+        if not replays.take(digest, sent_at, self._tolerance_seconds):
             raise SignatureError("replayed", "this message was taken before")
+        taken.add(digest)
+        exchange = scope.get(EXCHANGE)
         if exchange is not None:
-            exchange.on_failure.append(lambda: replays.give_back(message))
+            exchange.on_failure.append(lambda: replays.give_back(digest))
 
 
 class EitherCheck:
@@ -170,12 +177,26 @@ class EitherCheck:
         return await (self._signature if is_signed else self._bearer)(scope, read_body)
 
 
+def enter_caller(scope: Any, caller: Caller) -> None:
+    """Make *caller* known to what handles the call of *scope*: in the scope, and in the call's context."""
+    scope[CALLER] = caller
+    call = current_call()
+    if call is not None:
+        enter_call(replace(call, callers=(*call.callers, caller)))
+
+
 def _no_bearer(reason: str, challenge: str) -> Problem:
     REFUSED.inc(scheme="bearer", reason=reason)
     return Problem(401, "a valid bearer token is needed", headers={"WWW-Authenticate": challenge})
 
 
-async def _in_thread(signed: Signed, body: bytes, valid: Any) -> Any:
+def _hashed(signed: Signed, body: bytes, valid: Sequence[Credential]) -> tuple[Credential | None, bytes]:
+    signer = signed.signer(body, valid)
+    # A body that nobody has signed need not be hashed once more.
+    return signer, b"" if signer is None else signed.digest(body)
+
+
+async def _in_thread(signed: Signed, body: bytes, valid: Sequence[Credential]) -> tuple[Credential | None, bytes]:
     from starlette.concurrency import run_in_threadpool
 
-    return await run_in_threadpool(signed.signer, body, valid)
+    return await run_in_threadpool(_hashed, signed, body, valid)

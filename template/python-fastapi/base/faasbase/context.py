@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from os import urandom
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # Functions that ask nobody who calls do not import it.
+    from .callers import Caller
 
 _CALL_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _HOST = re.compile(rb"[A-Za-z0-9._-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
@@ -32,6 +37,13 @@ class CallContext:
     """The request's headers, names in lower case."""
     answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list, repr=False)
     """What the answer gets beside its own headers; to be filled before it begins."""
+    callers: tuple[Caller, ...] = ()
+    """Who calls, one for each check that the call has passed: the settings' first, then those of its route."""
+
+    @property
+    def caller(self) -> Caller | None:
+        """Who calls, by the check that was made last; None where nobody has asked."""
+        return self.callers[-1] if self.callers else None
 
     @property
     def base_url(self) -> str:

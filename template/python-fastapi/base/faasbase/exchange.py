@@ -63,6 +63,9 @@ class Exchange:
 
     def settle(self) -> None:
         """Undo what must not outlast a call that has failed; whoever gave up waiting repeats it as well."""
+        if self._accepted:
+            # A WebSocket that was open has no status, and nobody repeats its handshake however it was closed.
+            return
         if self.on_failure and (self.left or self.expired or not 200 <= self.status < 500 or self.status == 429):
             for undo in self.on_failure:
                 undo()

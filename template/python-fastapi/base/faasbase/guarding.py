@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from .answering import answering
-from .callers import CALLER, BearerCheck, Check, EitherCheck, ReadBody, SignatureCheck
+from .callers import BearerCheck, Check, EitherCheck, ReadBody, SignatureCheck, enter_caller
 from .credentials import Credentials
 from .errors import Problem
 from .settings import Settings
@@ -41,7 +41,7 @@ class Guard:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] in ("http", "websocket") and not self._is_open(scope):
             request = _Buffered(scope, receive)
-            scope[CALLER] = await self._check(scope, request.body)
+            enter_caller(scope, await self._check(scope, request.body))
             receive = request.receive
         await self._app(scope, receive, send)
 

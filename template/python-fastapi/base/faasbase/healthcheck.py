@@ -19,7 +19,7 @@ REQUEST = b"GET /_/health HTTP/1.1\r\nHost: localhost\r\nUser-Agent: kube-probe/
 def main() -> None:
     """Print the answer, and exit as a probe has to."""
     try:
-        status = ask(os.environ.get("LISTEN_HOST") or "localhost", int(os.environ.get("port") or 8080))  # noqa: SIM112
+        status = ask(os.environ.get("LISTEN_HOST") or "127.0.0.1", int(os.environ.get("port") or 8080))  # noqa: SIM112
     except (OSError, ValueError) as exc:
         sys.exit(f"no answer: {exc}")
     sys.exit(None if status == "200" else f"unhealthy: {status}")

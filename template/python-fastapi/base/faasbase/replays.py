@@ -14,6 +14,7 @@ MOST = 65_536
 _MARGIN_SECONDS = 2.0
 
 _active: list[Replays] = []
+_widest_seconds = 0.0
 
 
 class Replays:
@@ -27,43 +28,62 @@ class Replays:
     def __init__(self, *, most: int = MOST, clock: Callable[[], float] = time.time) -> None:
         self._most = most
         self._clock = clock
-        self._taken: set[str] = set()
-        self._by_time: list[tuple[float, float, str]] = []
+        self._taken: set[bytes] = set()
+        self._by_time: list[tuple[float, bytes]] = []
+        self._window_seconds = 0.0
         self._forgotten_until = float("-inf")
 
     def __len__(self) -> int:
         return len(self._taken)
 
-    def take(self, message: str, sent_at: float, window_seconds: float) -> bool:
+    def widen(self, window_seconds: float) -> None:
+        """Remember messages until their time is *window_seconds* ago, or as long as was asked for before if longer."""
+        self._window_seconds = max(self._window_seconds, window_seconds)
+
+    def take(self, message: bytes, sent_at: float, window_seconds: float) -> bool:
         """
-        Return True, once, for a *message* of the time *sent_at*; False if it was taken before, or may have been.
+        Return True, once, for a *message* (its digest) of the time *sent_at*; False if it was, or may have been, taken.
 
         The caller refuses it himself when *sent_at* is more than *window_seconds* from now.
         """
+        self.widen(window_seconds)
         self._forget()
         if message in self._taken or sent_at <= self._forgotten_until:
             return False
         self._taken.add(message)
-        heapq.heappush(self._by_time, (sent_at, sent_at + window_seconds + _MARGIN_SECONDS, message))
+        heapq.heappush(self._by_time, (sent_at, message))
         return True
 
-    def give_back(self, message: str) -> None:
+    def give_back(self, message: bytes) -> None:
         """Let *message* be taken once more: its call has failed, and senders repeat those."""
         self._taken.discard(message)
 
     def _forget(self) -> None:
-        now = self._clock()
-        while self._by_time and self._by_time[0][1] < now:
-            self._taken.discard(heapq.heappop(self._by_time)[2])
+        expired = self._clock() - self._window_seconds - _MARGIN_SECONDS
+        while self._by_time and self._by_time[0][0] < expired:
+            self._taken.discard(heapq.heappop(self._by_time)[1])
         while len(self._by_time) >= self._most:
-            sent_at, _, message = heapq.heappop(self._by_time)
+            sent_at, message = heapq.heappop(self._by_time)
             self._taken.discard(message)
             self._forgotten_until = max(self._forgotten_until, sent_at)
+
+
+def expect(window_seconds: float) -> None:
+    """
+    Let the memory of the process, which may be made later, reach back *window_seconds*.
+
+    What a strict check has taken must not be forgotten while a patient one would still accept it.
+    """
+    global _widest_seconds
+    _widest_seconds = max(_widest_seconds, window_seconds)
+    for replays in _active:
+        replays.widen(_widest_seconds)
 
 
 @contextmanager
 def activate_replays(replays: Replays) -> Iterator[None]:
     """Make *replays* the memory of every check of signatures, so that no route takes what another has taken."""
+    replays.widen(_widest_seconds)
     _active.append(replays)
     try:
         yield

@@ -70,10 +70,11 @@ class Settings:
     """Whether ``/docs``, ``/redoc`` and ``/openapi.json`` are served."""
     propagate_headers: tuple[str, ...] = ("x-request-id", "x-user-type")
     """Headers of a call that travel along a chain of calls."""
-    cache_url: str = "memory://"
-    idempotency_url: str = ""
+    # URLs may hold a password.
+    cache_url: str = field(default="memory://", repr=False)
+    idempotency_url: str = field(default="", repr=False)
     """Where `@idempotent` keeps its records; empty is the Redis of `cache_url`, and otherwise nowhere."""
-    storage_url: str = "file:///tmp/objects"
+    storage_url: str = field(default="file:///tmp/objects", repr=False)
     secrets_dir: Path = Path("/var/openfaas/secrets")
     auth_bearer_secrets: tuple[str, ...] = ()
     """``AUTH_BEARER_SECRET``: names of secrets, one of which every caller shows as a bearer token."""

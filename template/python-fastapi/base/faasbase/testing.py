@@ -47,16 +47,17 @@ def client(handler: ModuleType, *, secrets: Mapping[str, str] | None = None, **s
     Run the function of the module *handler* and give a client of it; on leaving, the function is shut down.
 
     The whole app is in between, with context, limits and problem details.  Cache and storage are in memory and in a
-    folder that goes at the end; *secrets* are the function's, by name; *settings* are fields of
-    `faasbase.settings.Settings`.
+    folder that goes at the end, records of `@idempotent` in memory, or on the Redis of *cache_url*; *secrets* are the
+    function's, by name; *settings* are fields of `faasbase.settings.Settings`.
 
     Raises:
         StartError: The function would not start; it asks for a secret that is not among *secrets*, for one.
     """
     with tempfile.TemporaryDirectory() as folder, _secrets_in(Path(folder) / "secrets", secrets or {}) as secrets_dir:
         storage_url = f"file://{folder}/objects"
+        on_redis = str(settings.get("cache_url")).partition(":")[0] in ("redis", "rediss")
         defaults = Settings(
-            idempotency_url="memory://",
+            idempotency_url="" if on_redis else "memory://",
             storage_url=storage_url,
             secrets_dir=secrets_dir,
             events_http_public=True,

@@ -12,7 +12,7 @@ class Debts:
     """Remembers what the server missed, by key."""
 
     def __init__(self) -> None:
-        self._forget: OrderedDict[str, None] = OrderedDict()
+        self._forget: OrderedDict[str, object] = OrderedDict()
         self._release: OrderedDict[str, str] = OrderedDict()
 
     def __bool__(self) -> bool:
@@ -24,7 +24,7 @@ class Debts:
 
     def forget(self, key: str) -> None:
         """Note that *key* was invalidated."""
-        self._forget[key] = None
+        self._forget[key] = object()
         if len(self._forget) > MAX_DEBTS:
             self._forget.popitem(last=False)
 
@@ -34,9 +34,14 @@ class Debts:
         if len(self._release) > MAX_DEBTS:
             self._release.popitem(last=False)
 
-    def settled(self, key: str) -> None:
-        """Note that the server has forgotten *key* after all."""
-        self._forget.pop(key, None)
+    def mark(self, key: str) -> object | None:
+        """Return what `settled` is told of this moment: which invalidation of *key* is owed, None if none is."""
+        return self._forget.get(key)
+
+    def settled(self, key: str, mark: object | None) -> None:
+        """Note that the server was told to forget *key* after *mark* was taken: what is owed since then still is."""
+        if mark is not None and self._forget.get(key) is mark:
+            del self._forget[key]
 
     def to_forget(self) -> list[str]:
         return list(self._forget)

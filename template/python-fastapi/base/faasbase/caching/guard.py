@@ -96,9 +96,19 @@ class Guard:
                 await self._attempt()
             except (ConnectionsError, TimeoutError) as exc:
                 self.failed(exc, self._clock())
+            except Exception as exc:  # noqa: BLE001 - nothing but this task closes the breaker
+                self._stumbled(exc)
             else:
                 self._breaker.succeeded()
                 return
+
+    def _stumbled(self, exc: Exception) -> None:
+        """Note a try that ended as none should, in one log line for each kind of error in a row."""
+        reason = f"a try ended with {type(exc).__name__}"
+        if reason != self._reason:
+            log.error("the cache's server cannot be tried", exc_info=exc)
+        self._reason = reason
+        self._breaker.failed()
 
     def _refused(self, exc: RefusedError) -> None:
         if not self._refusing:

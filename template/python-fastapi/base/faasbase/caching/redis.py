@@ -53,13 +53,14 @@ class RedisCache:
         return await self._get(key, names_of(key)[2])
 
     async def set(self, key: str, value: bytes, ttl_seconds: float) -> None:
+        mark = self._debts.mark(key)
         try:
             await self._script(PUT, key, value, _milliseconds(ttl_seconds), stores=True)
         except CacheError:
             # The value that it should have replaced must not come back.
             self._owe(key)
             raise
-        self._debts.settled(key)
+        self._debts.settled(key, mark)
 
     async def delete(self, key: str) -> None:
         try:
@@ -135,9 +136,10 @@ class RedisCache:
 
     async def _forget(self, *keys: str) -> None:
         names = [name for key in keys for name in names_of(key)]
+        marks = [(key, self._debts.mark(key)) for key in keys]
         await self._connections.execute("DEL", *names, deadline_seconds=self.options.step, repeatable=True)
-        for key in keys:
-            self._debts.settled(key)
+        for key, mark in marks:
+            self._debts.settled(key, mark)
 
     def _owe(self, key: str) -> None:
         self._debts.forget(key)

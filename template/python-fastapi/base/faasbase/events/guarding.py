@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from ..callers import BearerCheck, EitherCheck, SignatureCheck
+from ..callers import BearerCheck, EitherCheck, SignatureCheck, enter_caller
 from ..credentials import Credentials
 from ..errors import SecretMissingError, SettingError
 from ..guarding import body_reader
@@ -43,7 +43,7 @@ class Pushers:
             Problem: 401, or 503 while the secret cannot be read.
         """
         if self._check is not None:
-            await self._check(request.scope, body_reader(request))
+            enter_caller(request.scope, await self._check(request.scope, body_reader(request)))
 
     def _make_ready(self, check: EitherCheck) -> None:
         try:

@@ -32,7 +32,10 @@ _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _METADATA = frozenset(
     map(
         ip_address,
-        ("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "fd00:ec2::254", "fd20:ce::254"),
+        (
+            *("169.254.169.254", "169.254.170.2", "169.254.170.23", "169.254.0.23", "192.0.0.192"),
+            *("100.100.100.200", "168.63.129.16", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254"),
+        ),
     )
 )
 """Where clouds hand out credentials; one of them, Azure's, is a public address."""

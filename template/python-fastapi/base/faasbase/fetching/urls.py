@@ -6,7 +6,7 @@ and everything else is refused: what is fetched is put together from the parts t
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from urllib.parse import quote, urljoin
 
@@ -34,8 +34,8 @@ class Target:
     host: str
     """In lower case and ASCII; of an IPv6 address without brackets."""
     port: int
-    path: str
-    """Path and query as they are sent."""
+    path: str = field(repr=False)
+    """Path and query as they are sent; signatures and tokens stand in it."""
     address: Address | None = None
     """The host, where it is an IP address."""
 

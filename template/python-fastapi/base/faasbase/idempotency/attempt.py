@@ -45,6 +45,7 @@ class Attempt:
         self._backend, self._claim, self._tasks = backend, claim, tasks
         self._until = leased_until
         self._limit: asyncio.Timeout | None = None
+        self._own: asyncio.Task[Any] | None = None
         self._loop = asyncio.get_running_loop()
         self._renewal = self._loop.create_task(self._renew(), name="idempotency lease")
 
@@ -122,8 +123,8 @@ class Attempt:
         """Do *step* in a task of its own: the end of the call does not end it, and the lease goes on meanwhile."""
         task = self._tasks.start(self._repeat(step), "idempotency record")
         if task is None:
-            # Too many have piled up; this one's own call waits for it then.
-            task = self._loop.create_task(step(), name="idempotency record")
+            # Too many have piled up: this one goes on as long as its own call waits for it.
+            task = self._own = self._loop.create_task(self._repeat(step), name="idempotency record")
         task.add_done_callback(self._settled)
         return task
 
@@ -145,7 +146,11 @@ class Attempt:
         raise RecordsError("repeated too often")
 
     async def _ended(self, task: asyncio.Task[Any]) -> bool:
-        await asyncio.wait({task}, timeout=self._backend.deadline_seconds + _LONGEST_PAUSE_SECONDS)
+        try:
+            await asyncio.wait({task}, timeout=self._backend.deadline_seconds + _LONGEST_PAUSE_SECONDS)
+        finally:
+            if task is self._own:
+                task.cancel()
         return task.done()
 
     async def _renew(self) -> None:

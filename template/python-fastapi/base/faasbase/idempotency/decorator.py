@@ -110,7 +110,12 @@ class _Handler:
             if not isinstance(begun, Attempt):
                 return self._replay(begun, args, kwargs)
             result = await begun.run(partial(self._function, *args, **kwargs))
-            other = await begun.finish(self._packed(result, args, kwargs))
+            try:
+                packed = self._packed(result, args, kwargs)
+            except BaseException:
+                begun.leave()
+                raise
+            other = await begun.finish(packed)
             return result if other is None else self._replay(other, args, kwargs)
 
         return call
@@ -130,7 +135,12 @@ class _Handler:
             except BaseException:
                 ask(begun.release())
                 raise
-            other = ask(begun.finish(self._packed(result, args, kwargs)))
+            try:
+                packed = self._packed(result, args, kwargs)
+            except BaseException:
+                ask(_left(begun))
+                raise
+            other = ask(begun.finish(packed))
             return result if other is None else self._replay(other, args, kwargs)
 
         return call
@@ -171,6 +181,11 @@ class _Handler:
 
 
 _decorated: list[_Handler] = []
+
+
+async def _left(attempt: Attempt) -> None:
+    """Leave *attempt* on its own loop."""
+    attempt.leave()
 
 
 def _in_progress(named: Named, left_seconds: float) -> Exception:

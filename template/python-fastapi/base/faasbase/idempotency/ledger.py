@@ -54,6 +54,9 @@ class Ledger:
     loop: asyncio.AbstractEventLoop | None = None
     """Where the backend is asked; threads get there by `ask`."""
     tasks: OwnedTasks = field(default_factory=OwnedTasks)
+    """Record the ends of runs."""
+    releases: OwnedTasks = field(default_factory=OwnedTasks)
+    """End leases that were given away unheard: however many those are, the runs that ended keep their room."""
     waiting: int = 0
 
     async def begin(self, wanted: Wanted) -> Attempt | Done | Running | Mismatch:
@@ -100,12 +103,13 @@ class Ledger:
 
     async def close(self) -> None:
         """Give what is being recorded a moment, and let the backend go."""
-        await self.tasks.close()
+        await asyncio.gather(self.tasks.close(), self.releases.close())
         await self.backend.close()
 
     def _claim(self, wanted: Wanted) -> Claim:
         prefix = f"faas:{self.namespace}:" if self.namespace else ""
-        name = f"{prefix}idempotent:{wanted.key}"
+        # In front: behind the namespace it would be the name of an entry in the cache, under a key that spells it.
+        name = f"idempotent:{prefix}{wanted.key}"
         return Claim(name, token_hex(16), wanted.fingerprint, wanted.lease_seconds, wanted.keep_seconds)
 
     def _attempt(self, claim: Claim, fence: int, leased_until: float, function: str) -> Attempt:
@@ -116,11 +120,11 @@ class Ledger:
         try:
             return await self.backend.begin(claim)
         except RecordsError as exc:
-            self.tasks.start(self._abandon(claim), "idempotency release")
+            self.releases.start(self._abandon(claim), "idempotency release")
             OUTCOMES.inc(function=function, outcome="unavailable")
             raise unavailable() from exc
         except asyncio.CancelledError:
-            self.tasks.start(self._abandon(claim), "idempotency release")
+            self.releases.start(self._abandon(claim), "idempotency release")
             raise
 
     async def _abandon(self, claim: Claim) -> None:

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 from ..caching.keys import key_of, name_of
 from ..context import current_call
 from ..errors import FieldError, Problem
-from .payloads import canonical, is_event, is_payload
+from .payloads import canonical, is_caller, is_event, is_payload
 
 HEADER = "Idempotency-Key"
 
@@ -93,7 +93,7 @@ class Naming:
         if event is not None:
             return ["event", event.source, event.id]
         key = _header()
-        return None if key is None else ["header", key]
+        return None if key is None else ["header", key, *_callers(arguments)]
 
     async def _payload(self, arguments: dict[str, Any]) -> Any:
         chosen = {name: value for name, value in arguments.items() if name not in self._beside and is_payload(value)}
@@ -144,6 +144,14 @@ def _header() -> str | None:
         error = FieldError(HEADER, "must be 1 to 255 visible characters of ASCII")
         raise Problem(400, f"the header {HEADER} cannot be used", errors=[error])
     return bare.decode("ascii")
+
+
+def _callers(arguments: Mapping[str, Any]) -> list[str]:
+    """Return the secrets that the call has shown: clients choose keys, and one's must never name another's result."""
+    call = current_call()
+    shown = {caller.secret for caller in (call.callers if call else ())}
+    shown.update(value.secret for value in arguments.values() if is_caller(value))
+    return sorted(shown)
 
 
 def _resolve(expression: str, arguments: Mapping[str, Any]) -> Any:

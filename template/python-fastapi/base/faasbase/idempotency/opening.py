@@ -32,8 +32,7 @@ def open_ledger(settings: Settings) -> Ledger | None:
     if not url:
         return None
     backend: Any = backend_of(setting, url, BACKENDS)
-    parts = (settings.namespace, settings.function_name)
-    return Ledger(backend.from_url(setting, url), ".".join(filter(None, parts)))
+    return Ledger(backend.from_url(setting, url), settings.qualified_name)
 
 
 def require_place(settings: Settings) -> None:

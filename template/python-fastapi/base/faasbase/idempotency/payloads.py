@@ -25,6 +25,11 @@ def is_event(value: Any) -> bool:
     return _is_a(value, "faasbase.events", "Event")
 
 
+def is_caller(value: Any) -> bool:
+    """Tell whether *value* is a caller whose credentials were checked."""
+    return _is_a(value, "faasbase.callers", "Caller")
+
+
 def is_payload(value: Any) -> bool:
     """Tell whether *value* comes from the caller, and not from what is around the call."""
     return not any(_is_a(value, module, name) for module, name in _CONTEXT)
@@ -51,7 +56,7 @@ async def _spelt(value: Any) -> Any:
         return [value.method, value.path, {name: value.query.getlist(name) for name in value.query}, value.body]
     if _is_a(value, "starlette.datastructures", "UploadFile"):
         return [value.filename, value.content_type, await _digest_of(value)]
-    if _is_a(value, "faasbase.callers", "Caller"):
+    if is_caller(value):
         # Another caller under the same key must not be shown what this one was.
         return value.secret
     if isinstance(value, (list, tuple)):

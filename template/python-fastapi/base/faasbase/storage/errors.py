@@ -9,10 +9,10 @@ What can go wrong with objects.
         ├── ChecksumError         the bytes are not those that were stored or announced
         ├── ObjectChangedError    the object was replaced while it was being read
         ├── StoreDeniedError      the store refuses the function's credentials, or what it wants to do
-        └── StoreUnavailableError the store did not answer in time, or asks to come back later
+        └── StoreUnavailableError the store did not answer in time, or asks to come back later; a Problem (503) as well
 """
 
-from ..errors import FaasError
+from ..errors import FaasError, Problem
 
 
 class StorageError(FaasError):
@@ -63,5 +63,14 @@ class StoreDeniedError(StorageError):
     """The store refuses the function's credentials, or they do not allow the operation; *reason* says what it said."""
 
 
-class StoreUnavailableError(StorageError):
-    """The store could not be reached, failed, or was too busy, until the operation's time was over."""
+class StoreUnavailableError(StorageError, Problem):
+    """
+    The store could not be reached, failed, or was too busy, until the operation's time was over.
+
+    A caller is told 503 with ``Retry-After``, and neither key nor reason, unless the function catches it.
+    """
+
+    def __init__(self, operation: str, key: str, reason: str) -> None:
+        Problem.__init__(self, 503, "the object store is not available now", retry_after_seconds=5)
+        self.operation, self.key, self.reason = operation, key, reason
+        self.args = (f"{operation} {key!r}: {reason}",)
