@@ -12,6 +12,7 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import Distribution
@@ -50,7 +51,9 @@ def bill_of_materials(engine: Engine, image: str) -> Bom:
         root = Path(folder)
         with root_file_system(engine, image) as archive:
             members = [member for member in archive if member.isfile() and METADATA.fullmatch(name_of(member))]
-            archive.extractall(root, members, filter="data")
+            # Before Python 3.11.4, which Debian 12 has not, there is no such filter: the image is our own.
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+            archive.extractall(root, members)  # noqa: S202 - as above
         bom = _python_packages(root)
         known = engine.inspect(image)
         bom.components |= {*_debian_packages(root), *_watchdog(root), *_interpreter(known["Config"]["Env"])}

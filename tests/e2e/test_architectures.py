@@ -28,7 +28,8 @@ NAMES_AN_ARCHITECTURE = re.compile(r"amd64|x86.64|arm64|aarch64|armhf|multiarch|
 def test_every_locked_requirement_has_a_wheel(lock: str, architecture: str, python: str, tmp_path: Path) -> None:
     """No image needs a compiler for the base, and the hash of the wheel that it takes is in the list."""
     where = ["--target", str(tmp_path), "--python-platform", f"{architecture}-unknown-linux-gnu"]
-    rules = ["--no-build", "--no-deps", "--require-hashes", "--python-version", python]
+    # Whom this machine trusts, as pip does.
+    rules = ["--system-certs", "--no-build", "--no-deps", "--require-hashes", "--python-version", python]
     done = subprocess.run(
         [sys.executable, "-m", "uv", "pip", "install", "--quiet", *where, *rules, "--requirements", str(BASE / lock)],
         capture_output=True,
