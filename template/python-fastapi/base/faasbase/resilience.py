@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
+_FIRST_LOOK_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 0.25
+
 
 class State(Enum):
     """What a breaker lets through: everything, nothing, or one try."""
@@ -91,3 +93,10 @@ def backoff(
     """
     # 2 ** 1024 is no float any more.
     return min(cap_seconds, base_seconds * 2.0 ** min(attempt, 63)) * rng()
+
+
+def look_pause(looks: int) -> float:
+    """Return how long to wait, after *looks* looks for what somebody else is making, before the next."""
+    # Half of it for certain: a pause of nothing would ask again at once, and all replicas at the same time.
+    longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_LOOK_SECONDS * 1.5 ** min(looks, 20))
+    return longest / 2 + backoff(0, longest / 2, longest / 2)

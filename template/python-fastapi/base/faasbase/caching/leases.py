@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import Protocol
 
-from ..resilience import backoff
+from ..resilience import look_pause
 from .backend import SharedBackend
 from .operations import Operations
 
@@ -24,7 +24,6 @@ UNFIT = b"?"
 """Stored where a value cannot be: no JSON, so that nobody takes it for one, and nobody waits for the next."""
 
 _UNFIT_SECONDS = 10.0
-_FIRST_LOOK_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 0.25
 
 
 class Right(Protocol):
@@ -158,7 +157,7 @@ class Leases:
             if not looks:
                 self._operations.count("lease", "wait")
             anew = False
-            await asyncio.sleep(min(reply, _pause(looks)))
+            await asyncio.sleep(min(reply, look_pause(looks)))
             looks += 1
 
     async def _ask(self, key: str, token: str, shown: str, *, anew: bool) -> bytes | float | _Failed | None:
@@ -174,9 +173,3 @@ class _Failed:
 
 
 _FAILED = _Failed()
-
-
-def _pause(looks: int) -> float:
-    # Half of it for certain: a pause of nothing would ask again at once, and all replicas at the same time.
-    longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_LOOK_SECONDS * 1.5 ** min(looks, 20))
-    return longest / 2 + backoff(0, longest / 2, longest / 2)

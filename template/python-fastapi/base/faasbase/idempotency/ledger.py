@@ -14,7 +14,7 @@ from uuid import UUID
 
 from ..errors import SettingError
 from ..owned import OwnedTasks
-from ..resilience import backoff
+from ..resilience import backoff, look_pause
 from .attempt import OUTCOMES, Attempt
 from .backend import Begun, Claim, Done, Mismatch, Owned, RecordBackend, Running
 from .errors import RecordsError, unavailable
@@ -25,7 +25,6 @@ T = TypeVar("T")
 MAX_WAITING = 1000
 """Calls of a process that wait for others at a time; more are told at once that one is in progress."""
 
-_FIRST_LOOK_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 0.25
 _PATIENCE_SECONDS = 60.0
 
 
@@ -145,8 +144,7 @@ class Ledger:
             return False
         self.waiting += 1
         try:
-            ceiling = min(_LONGEST_PAUSE_SECONDS, _FIRST_LOOK_SECONDS * 1.5 ** min(looks, 20))
-            await asyncio.sleep(max(0.001, min(longest, ceiling / 2 + backoff(0, ceiling / 2, ceiling / 2))))
+            await asyncio.sleep(max(0.001, min(longest, look_pause(looks))))
         finally:
             self.waiting -= 1
         return True
