@@ -274,6 +274,26 @@ async def test_def_goes_on_after_its_call_and_is_recorded(ledger: Ledger, runs: 
     assert await repeat == await first == 1
 
 
+async def test_def_waits_as_long_as_it_says(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its thread gives the loop for one step comes on top of that."""
+    began, may_end = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    @idempotent(wait="20s")
+    def handle(order: Order) -> int:
+        loop.call_soon_threadsafe(began.set)
+        asyncio.run_coroutine_threadsafe(may_end.wait(), loop).result(20)
+        return 1
+
+    first = asyncio.create_task(called(handle, Order()))
+    await began.wait()
+    monkeypatch.setattr("faasbase.idempotency.ledger._PATIENCE_SECONDS", 0.5)
+    repeat = asyncio.create_task(called(handle, Order()))
+    await asyncio.sleep(1.0)
+    may_end.set()
+    assert await repeat == await first == 1
+
+
 async def test_paused_run_answers_what_its_successor_has_found(ledger: Ledger, held: Runs) -> None:
     """A process that stood still for longer than its lease: its renewals and its limit came too late."""
     handle = async_handler(held, in_progress="300ms")

@@ -50,9 +50,10 @@ async def test_defaults_import_no_broker_no_cloud_and_no_sdk() -> None:
 
 
 async def test_unused_parts_of_the_base_are_not_imported() -> None:
-    """Neither the classic form, nor event transports, nor what tests use."""
+    """Neither the classic form, nor event transports, nor records of operations, nor what tests use."""
     modules = await imported()
-    assert of(("faasbase.classic", "faasbase.testing", "faasbase.export", "websockets"), modules) == []
+    unused = ("faasbase.classic", "faasbase.testing", "faasbase.export", "faasbase.idempotency", "websockets")
+    assert of(unused, modules) == []
 
 
 async def test_endpoint_brings_the_sdk() -> None:

@@ -14,6 +14,7 @@ from faasbase.idempotency import current_ledger
 from faasbase.idempotency.memory import MemoryRecords
 from faasbase.idempotency.redis import RedisRecords
 from faasbase.testing import captured_spans, client, memory_backends
+from tests.protected import module_of
 
 HANDLER = """
 import logging
@@ -166,3 +167,32 @@ def test_settings_that_do_not_fit_fail_as_at_start(handler: Any) -> None:
 def test_records_are_in_memory_unless_the_cache_is_redis(handler: Any, settings: dict[str, Any], kind: type) -> None:
     with client(handler, **settings):
         assert isinstance(current_ledger().backend, kind)
+
+
+UNRECORDABLE = """
+from fastapi.responses import StreamingResponse
+from faasbase import idempotent
+
+@idempotent()
+async def handle(order: dict) -> StreamingResponse:
+    return StreamingResponse(iter(()))
+"""
+RECORDED = """
+from faasbase import idempotent
+
+@idempotent()
+async def handle(n: int) -> int:
+    return n
+"""
+
+
+def test_idempotent_handler_is_checked_as_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only the handler's own: what other tests of the process have decorated is none of it."""
+    unrecordable, recorded = module_of(UNRECORDABLE, monkeypatch), module_of(RECORDED, monkeypatch)
+    with pytest.raises(HandlerError, match="response with a body"), client(unrecordable):
+        pass
+    with pytest.raises(SettingError, match=r"IDEMPOTENCY_URL .*must name"):  # noqa: SIM117
+        with client(recorded, idempotency_url=""):
+            pass
+    with client(recorded) as function:
+        assert function.post("/?n=3", headers={"idempotency-key": "k"}).json() == 3

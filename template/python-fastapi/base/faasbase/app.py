@@ -35,6 +35,7 @@ def build_app(
     Raises:
         StartError: The handler cannot be served with these settings.
     """
+    _require_records(handler, settings)
     surface = instrument(_SURFACES[handler.form](handler, settings))
     return Watchdog(
         _Dispatch(surface, _events(handler, settings)),
@@ -43,6 +44,14 @@ def build_app(
         handler.ready,
         access_log,
     )
+
+
+def _require_records(handler: Handler, settings: Settings) -> None:
+    """Stop a function whose repeats could not be told from first calls."""
+    if handler.idempotent:
+        from .idempotency.opening import require_place
+
+        require_place(settings, handler.idempotent)
 
 
 @asynccontextmanager
@@ -70,8 +79,8 @@ async def resources(settings: Settings) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _records(settings: Settings) -> AsyncIterator[None]:
-    """Open the records of `@idempotent`, for a function that has imported it."""
-    if "faasbase.idempotency" not in sys.modules:
+    """Open the records of `@idempotent`, for a function that has imported it, or a site that names a place for them."""
+    if not settings.idempotency_url and "faasbase.idempotency" not in sys.modules:
         yield
         return
     from .idempotency import activate_ledger, open_ledger

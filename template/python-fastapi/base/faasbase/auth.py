@@ -18,11 +18,11 @@ from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response, routing
 from fastapi.dependencies.models import Dependant
 from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
 from fastapi.openapi.models import SecurityBase as SecurityModel
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from fastapi.security.base import SecurityBase
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -139,7 +139,7 @@ class GuardedRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
-        authenticators = list(_of_dependant(self.dependant))
+        authenticators = list(_of_dependant(self._dependant_in_place()))
         if not authenticators:
             return answer
 
@@ -149,6 +149,14 @@ class GuardedRoute(APIRoute):
             return await answer(request)
 
         return guarded
+
+    def _dependant_in_place(self) -> Dependant:
+        """Return what is asked for where the route is included: FastAPI makes a handler for each such place."""
+        # Nothing public tells which one that is.
+        told: Any = getattr(routing, "_effective_route_context_var", None)
+        place: Any = told.get() if told else None
+        dependant: Dependant = self.dependant if getattr(place, "original_route", None) is not self else place.dependant
+        return dependant
 
 
 @contextmanager
@@ -170,7 +178,9 @@ def asking_callers(app: FastAPI, settings: Settings) -> Iterator[None]:
         if type(route) is APIRoute:
             # One of the user's router, made before anybody could say of which class.
             route.__class__ = GuardedRoute
-        _check(route, callers_known=bool(documented))
+    # Only now: this makes the handlers, which are those of the class.
+    for place in iter_route_contexts(app.routes):
+        _check(place, callers_known=bool(documented))
     if documented:
         open_paths = [path for path in (app.docs_url, app.redoc_url, app.openapi_url) if path]
         app.add_middleware(_guarded, settings, open_paths)
@@ -190,16 +200,16 @@ def _documented(settings: Settings) -> list[Any]:
     return [Depends(_Documented(scheme)) for scheme in schemes]
 
 
-def _check(route: BaseRoute, *, callers_known: bool) -> None:
-    dependant = getattr(route, "dependant", None)
+def _check(place: RouteContext, *, callers_known: bool) -> None:
+    dependant = getattr(place, "dependant", None)
     if dependant is None:
         return
     authenticators = list(_of_dependant(dependant))
     for authenticator in authenticators:
         authenticator.check.ready()
     if not authenticators and not callers_known and _caller in _calls(dependant):
-        path = getattr(route, "path", "")
-        raise SettingError("AUTH_BEARER_SECRET", f"must name a secret, or AUTH_SIGNATURE_SECRET: {path} asks who calls")
+        asks = f"{place.path} asks who calls"
+        raise SettingError("AUTH_BEARER_SECRET", f"must name a secret, or AUTH_SIGNATURE_SECRET: {asks}")
 
 
 def _routes(router: APIRouter) -> Iterator[BaseRoute]:

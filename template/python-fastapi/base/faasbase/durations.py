@@ -22,3 +22,8 @@ def parse_duration(text: str) -> float:
             total = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
             return -total if text.startswith("-") else total
     raise ValueError("not a duration such as 15, 10s or 1m30s")
+
+
+def milliseconds(seconds: float) -> int:
+    """Return *seconds* as Redis takes times to live: whole, and never none, which it would refuse."""
+    return max(1, round(seconds * 1000))

@@ -16,6 +16,7 @@ from .failures import HANDLER, describe_failure, place_of
 
 if TYPE_CHECKING:
     from .events import EventHandler
+    from .idempotency.marks import Mark
 
 Form = Literal["handle", "router", "classic", "app", "events"]
 
@@ -29,6 +30,7 @@ class Handler:
     form: Form
     surface: Any
     events: tuple[EventHandler, ...] = ()
+    idempotent: tuple[Mark, ...] = ()
     lifespan: Callable[[Any], Any] | None = None
     ready: Callable[[], Any] | None = None
 
@@ -71,13 +73,18 @@ def handler_of(module: ModuleType) -> Handler:
         surface = getattr(module, offered[0])
         form = _FORM_OF[offered[0]](surface, name)
     lifespan, ready = _optional(module, "lifespan", name), _optional(module, "ready", name)
-    return Handler(form, surface, events, lifespan, ready)
+    return Handler(form, surface, events, _idempotent_handlers(module, surface), lifespan, ready)
 
 
 def _event_handlers(module: ModuleType) -> tuple[EventHandler, ...]:
     # Nothing can be marked where the module that marks has not been imported, and importing it here costs a start.
     events = sys.modules.get("faasbase.events")
     return events.event_handlers(module) if events else ()
+
+
+def _idempotent_handlers(module: ModuleType, surface: Any) -> tuple[Mark, ...]:
+    idempotency = sys.modules.get("faasbase.idempotency")
+    return idempotency.idempotent_handlers(module, surface) if idempotency else ()
 
 
 def _handle_form(surface: Any, name: str) -> Form:

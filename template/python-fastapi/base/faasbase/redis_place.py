@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, parse_qsl, unquote
+from urllib.parse import SplitResult, unquote
 
-from .backends import split_url
+from .backends import UrlOptions, split_url
 from .errors import SettingError
+from .secret_files import secret_name
 from .secrets import Secret, hide, required
 
 PLACE_OPTIONS = frozenset({"username", "password_secret", "ca_secret"})
@@ -57,7 +58,8 @@ def place_of(setting: str, url: str, also: Set[str] = frozenset()) -> tuple[Plac
     parts = split_url(setting, url)
     if parts.scheme not in ("redis", "rediss"):
         raise SettingError(setting, "must be a URL that starts with redis: or rediss:")
-    options = _options(setting, parts.query, also)
+    read = UrlOptions.of(setting, url, PLACE_OPTIONS | also)
+    options = read.texts
     password = unquote(parts.password) if parts.password else None
     if password and "password_secret" in options:
         raise SettingError(setting, "takes a password or the name of a secret, not both")
@@ -72,20 +74,11 @@ def place_of(setting: str, url: str, also: Set[str] = frozenset()) -> tuple[Plac
         tls=parts.scheme == "rediss",
         username=options.get("username") or (unquote(parts.username) if parts.username else None),
         password=password,
-        password_secret=_secret_name(setting, options, "password_secret"),
-        ca_secret=_secret_name(setting, options, "ca_secret"),
+        password_secret=read.parsed("password_secret", secret_name, None),
+        ca_secret=read.parsed("ca_secret", secret_name, None),
         setting=setting,
     )
     return place, {name: text for name, text in options.items() if name in also}
-
-
-def _options(setting: str, query: str, also: Set[str]) -> dict[str, str]:
-    known = PLACE_OPTIONS | also
-    pairs = parse_qsl(query, keep_blank_values=True)
-    options = dict(pairs)
-    if len(options) < len(pairs) or not options.keys() <= known:
-        raise SettingError(setting, f"takes only the options {', '.join(sorted(known))}, each once")
-    return options
 
 
 def _host(setting: str, parts: SplitResult) -> str:
@@ -107,12 +100,3 @@ def _database(setting: str, path: str) -> int:
     if not (number.isascii() and number.isdigit() and len(number) <= 4 and int(number) <= _MAX_DATABASE):
         raise SettingError(setting, "must be a URL whose path is the number of a database")
     return int(number)
-
-
-def _secret_name(setting: str, options: dict[str, str], option: str) -> str | None:
-    if option not in options:
-        return None
-    try:
-        return Secret(options[option]).name
-    except ValueError as exc:
-        raise SettingError(setting, f"option {option} {exc}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ def fastapi_app(settings: Settings, lifespan: Callable[[Any], Any] | None) -> Fa
             "content": {PROBLEM_TYPE: {"schema": _PROBLEM_SCHEMA}},
         },
     }
-    return FastAPI(
+    return _Documented(
         title=settings.function_name,
         lifespan=lifespan,
         openapi_url="/openapi.json" if settings.docs_enabled else None,
@@ -69,6 +70,20 @@ def fastapi_app(settings: Settings, lifespan: Callable[[Any], Any] | None) -> Fa
         # tracing.instrument decides who makes spans; FastAPI's own would be a second one.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+
+
+class _Documented(FastAPI):
+    """Says more of its routes than FastAPI can know."""
+
+    def openapi(self) -> dict[str, Any]:
+        known = self.openapi_schema
+        schema = super().openapi()
+        # Else it was made before, and is complete.
+        if schema is not known and "faasbase.idempotency" in sys.modules:
+            from .idempotency.documenting import document
+
+            document(schema, self.routes)
+        return schema
 
 
 def route_handle(app: FastAPI, handle: Callable[..., Any]) -> None:

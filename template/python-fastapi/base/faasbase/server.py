@@ -105,9 +105,7 @@ def _serve(
 
     wanted = settings.access_log and settings.log_level in ("DEBUG", "INFO")
     access_log = logs.AccessLog(sys.stdout, settings.function_name, redactor) if wanted else None
-    handler = load_handler()
-    _check_idempotency(settings)
-    app = build_app(handler, settings, lifecycle, access_log)
+    app = build_app(load_handler(), settings, lifecycle, access_log)
     server = FunctionServer(app, settings, lifecycle, guard, flush=lambda: _flush(provider))
     # What start-up made stays for good; leaving it out of every later collection saves time and shared pages.
     gc.freeze()
@@ -117,14 +115,6 @@ def _serve(
     wake.clear()
     _flush(provider, final=True)
     lifecycle.ended = True
-
-
-def _check_idempotency(settings: Settings) -> None:
-    """Stop a function whose repeats could not be told from first calls."""
-    if "faasbase.idempotency" in sys.modules:
-        from .idempotency.opening import require_place
-
-        require_place(settings)
 
 
 def _handle_signals(lifecycle: Lifecycle, settings: Settings, wake: list[Callable[[], Any]]) -> None:

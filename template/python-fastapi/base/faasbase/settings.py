@@ -1,19 +1,15 @@
 """Read a function's settings from its environment, once, at start: every bad value stops the start by name."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TypedDict
 
+from .deployment import is_standard, path_of, read_deployment
 from .environment import Environment
 from .errors import SettingError
 from .fetching.policy import FetchPolicy, read_policy
 
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-# What Kubernetes makes names of: no vowels and nothing that looks like another letter.
-_POD_SUFFIX = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}-[bcdfghjklmnpqrstvwxz2456789]{5}$")
-_DEFAULT_NAMESPACE = "openfaas-fn"
 _WATCHDOG_MARGIN_SECONDS = 1.0
 _RESERVE_SECONDS = 4.0
 """Of the grace period: for what comes after the calls: lifespan, last spans, the exit itself."""
@@ -129,40 +125,18 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         SettingError: A value cannot be used; it carries the setting's name and never its value.
     """
     read = Environment(environ)
-    _refuse_foreign_duties(read)
     defaults = Settings()
-    name = _function_name(read)
-    namespace = read.text("OPENFAAS_NAMESPACE") or None
-    listen_host = read.text("LISTEN_HOST")
-    upstream = read.text("http_upstream_url", read.text("upstream_url"))
-    host, port = _upstream(upstream) if upstream else (listen_host, read.port("port", defaults.port))
-    write_timeout = read.seconds("write_timeout", defaults.write_timeout)
-    if write_timeout == 0:
-        raise SettingError("write_timeout", "must be over 0s")
-    grace_period = _grace_period(read, write_timeout)
+    deployment = read_deployment(read, defaults.port, defaults.metrics_port)
     settings = Settings(
-        function_name=name,
-        namespace=namespace,
-        root_path=read.parsed("ROOT_PATH", _root_path, _gateway_path(name, namespace)),
-        host=host,
-        metrics_host=listen_host,
-        port=port,
-        metrics_port=read.port("metrics_port", 8082 if upstream else defaults.metrics_port),
-        behind_watchdog=bool(upstream),
-        read_timeout=read.seconds("read_timeout", defaults.read_timeout),
-        write_timeout=write_timeout,
-        exec_timeout=read.seconds("exec_timeout", defaults.exec_timeout),
-        healthcheck_interval=read.seconds("healthcheck_interval", min(defaults.healthcheck_interval, grace_period / 4)),
-        termination_grace_period=grace_period,
+        **deployment,
+        **_timeouts(read, defaults),
         max_inflight=read.count("max_inflight", defaults.max_inflight),
         max_body_bytes=read.count("MAX_BODY_BYTES", defaults.max_body_bytes),
         max_header_bytes=read.count("MAX_HEADER_BYTES", defaults.max_header_bytes),
-        ready_path=read.parsed("ready_path", _path, None),
+        ready_path=read.parsed("ready_path", path_of, None),
         lock_path=Path(read.text("TMPDIR", "/tmp")) / ".lock",  # noqa: S108 - as Go's os.TempDir
-        # Behind of-watchdog `suppress_lock=true` tells *it* not to write the lock, because we do.
-        suppress_lock=read.flag("suppress_lock") and not upstream,
         log_level=read.parsed("LOG_LEVEL", _level, defaults.log_level),
-        access_log=read.flag("ACCESS_LOG", not upstream),
+        access_log=read.flag("ACCESS_LOG", not deployment["behind_watchdog"]),
         redact_fields=read.names("LOG_REDACT", ()),
         docs_enabled=read.flag("DOCS_ENABLED", True),
         propagate_headers=read.names("PROPAGATE_HEADERS", defaults.propagate_headers),
@@ -178,48 +152,44 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         events_http_public=read.flag("EVENTS_HTTP_PUBLIC"),
         events_http_secrets=read.secrets("EVENTS_HTTP_SECRET"),
     )
-    if not _is_standard(read):
-        _check_end(settings)
+    _check_end(read, settings)
     return settings
 
 
-def _refuse_foreign_duties(read: Environment) -> None:
-    """Stop where of-watchdog would do something that this process does not: silence would be a hole."""
-    if read.flag("jwt_auth"):
-        raise SettingError(
-            "jwt_auth",
-            "is done by of-watchdog only: build the image in the shape behind of-watchdog",
-        )
-    if read.text("mode", "http") != "http":
-        raise SettingError("mode", "only `http` is served; other modes need of-watchdog itself")
+class _Timeouts(TypedDict):
+    read_timeout: float
+    write_timeout: float
+    exec_timeout: float
+    healthcheck_interval: float
+    termination_grace_period: float
 
 
-def _function_name(read: Environment) -> str:
-    named = read.parsed("OPENFAAS_NAME", _function, "")
-    if named:
-        return named
-    host = _POD_SUFFIX.sub("", read.text("HOSTNAME").lower())
-    return host if _NAME.fullmatch(host) else "function"
-
-
-def _gateway_path(name: str, namespace: str | None) -> str:
-    return f"/function/{name}" if namespace in (None, _DEFAULT_NAMESPACE) else f"/function/{name}.{namespace}"
+def _timeouts(read: Environment, defaults: Settings) -> _Timeouts:
+    write_timeout = read.seconds("write_timeout", defaults.write_timeout)
+    if write_timeout == 0:
+        raise SettingError("write_timeout", "must be over 0s")
+    grace_period = _grace_period(read, write_timeout)
+    window = min(defaults.healthcheck_interval, grace_period / 4)
+    return _Timeouts(
+        read_timeout=read.seconds("read_timeout", defaults.read_timeout),
+        write_timeout=write_timeout,
+        exec_timeout=read.seconds("exec_timeout", defaults.exec_timeout),
+        healthcheck_interval=read.seconds("healthcheck_interval", window),
+        termination_grace_period=grace_period,
+    )
 
 
 def _grace_period(read: Environment, write_timeout: float) -> float:
-    # Standard names the function in its environment and fits the pod's grace period to write_timeout; CE does neither.
-    seconds = read.seconds("termination_grace_period", write_timeout if _is_standard(read) else GRACE_PERIOD_CE_SECONDS)
+    seconds = read.seconds("termination_grace_period", write_timeout if is_standard(read) else GRACE_PERIOD_CE_SECONDS)
     if seconds == 0:
         raise SettingError("termination_grace_period", "must be over 0s")
     return seconds
 
 
-def _is_standard(read: Environment) -> bool:
-    return bool(read.text("OPENFAAS_NAME")) and not read.text("termination_grace_period")
-
-
-def _check_end(settings: Settings) -> None:
+def _check_end(read: Environment, settings: Settings) -> None:
     """Refuse a window that SIGKILL would end: every call in flight would be lost at each restart."""
+    if is_standard(read):
+        return
     if settings.healthcheck_interval + settings.reserve_seconds > settings.termination_grace_period:
         raise SettingError(
             "healthcheck_interval",
@@ -240,33 +210,6 @@ def _events_http(read: Environment) -> bool:
         if url.partition(":")[0] != "http":
             raise SettingError("EVENTS_URL", "only `http:` is known as a source of events")
     return bool(urls)
-
-
-def _function(text: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise ValueError("must be lower-case letters, digits and hyphens")
-    return text
-
-
-def _path(text: str) -> str:
-    if not text.startswith("/") or any(char.isspace() for char in text):
-        raise ValueError("must be a path that starts with /")
-    return text
-
-
-def _root_path(text: str) -> str:
-    return "" if text == "/" else _path(text).rstrip("/")
-
-
-def _upstream(url: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host or not port:
-        raise SettingError("upstream_url", "must be a URL with host and port, such as http://127.0.0.1:5000")
-    return host, port
 
 
 def _level(text: str) -> str:

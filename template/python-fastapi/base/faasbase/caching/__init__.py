@@ -9,6 +9,7 @@ Cache the results of functions: ``@cached(ttl="10m")``, or `Cache` itself for an
     values.py       results to JSON and back, through pydantic
     flights.py      one load at a time per key among tasks and among threads
     leases.py       the same among replicas
+    budget.py       what the cache may add to one call, all its steps together
     entries.py      the entries of one function, first level and size limits
     first_level.py  values kept in this process for a moment as well
     operations.py   spans, metrics and the back end's errors

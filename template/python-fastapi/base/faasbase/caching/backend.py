@@ -54,6 +54,14 @@ class SharedBackend(CacheBackend, Protocol):
 
     options: CacheOptions
 
+    async def get_current(self, key: str) -> bytes | None:
+        """
+        Return the value as `get` does.
+
+        Raises:
+            NotDoneError: The server takes no values now, or has yet to hear of an invalidation.
+        """
+
     async def get_stale(self, key: str) -> bytes | None:
         """Return the value that was kept for the case of an error."""
 

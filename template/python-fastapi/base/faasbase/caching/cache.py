@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from ..loops import running_loop
 from .backend import CacheBackend, open_backend
 from .blocking import BlockingCache
+from .budget import Budget
 from .entries import Entries
 from .flights import Flights, TaskFlight
 from .keeping import Keeping, Load, check_times
-from .leases import Right
+from .leases import Claim, Right
 from .values import Found, Packed, Unfit, Values, values_of
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ class Cache:
         check_times(ttl_seconds)
         self._flights.invalidate(key)
         self.blocking.outdate(key)
-        await self._entries.store(key, value, ttl_seconds)
+        await self._entries.budget().spend(self._entries.store(key, value, ttl_seconds))
 
     async def delete(self, key: str) -> None:
         """
@@ -67,12 +70,12 @@ class Cache:
 
         That holds for loads of all replicas that share the server, and where it does not answer, as soon as it does.
         """
-        flight = self._flights.invalidate(key)
+        flight, budget = self._flights.invalidate(key), self._entries.budget()
         self.blocking.outdate(key)
         if flight is not None and not self._entries.shared:
             # It must not land behind our delete; where there are leases, the server sees to that.
-            await flight.stored(self._entries.deadline_seconds)
-        await self._entries.forget(key)
+            await budget.spend(flight.stored(budget.left))
+        await budget.spend(self._entries.forget(key))
 
     async def get_or_load(
         self,
@@ -95,79 +98,93 @@ class Cache:
         Raises:
             ValueError: *ttl_seconds* or another time is zero or less.
         """
-        # Keyword by keyword and here: hits, which are most calls, would pay for objects that only a load needs.
-        check_times(ttl_seconds, negative_ttl_seconds, stale_if_error_seconds)
+        # Here and not in objects that only a load needs: most calls are hits.
+        times = ttl_seconds, negative_ttl_seconds, stale_if_error_seconds
+        check_times(*times)
         values: Values[T] = values_of(returns)
-        landed = self._flights.landed
+        landed, began = self._flights.landed, time.monotonic()
         found = await self._entries.find(key, values)
         if found is None:
-            found = await self._find_again(key, values, landed)
-        if found is not None:
-            return found.value
-        keeping = Keeping(
-            ttl_seconds=ttl_seconds,
-            negative_ttl_seconds=negative_ttl_seconds,
-            stale_if_error_seconds=stale_if_error_seconds,
-        )
-        if key in self._flights:
-            self._operations.count("load", "wait")
-
-        async def run(flight: TaskFlight) -> Packed:
-            return await self._run(flight, key, load, values, keeping)
-
-        packed = await self._flights.join(key, run)
-        if isinstance(packed, Unfit):
-            return values.unpack(packed)
-        found = values.find(packed)
-        # Who joins the load of another type under the same key gets one of his own.
-        return await load() if found is None else found.value
+            budget = self._entries.budget(time.monotonic() - began)
+            found = await self._find_again(key, values, landed, budget)
+            return await self._join(key, load, values, Keeping(*times), budget) if found is None else found.value
+        return found.value
 
     async def close(self) -> None:
         """Cancel the loads that are still under way and close the back end."""
         await self._flights.close()
         await self._entries.close()
 
-    async def _find_again(self, key: str, values: Values[T], landed: int) -> Found[T] | None:
+    async def _find_again(self, key: str, values: Values[T], landed: int, budget: Budget) -> Found[T] | None:
         """Look once more where something has happened since *landed* loads had ended, or elsewhere."""
         if key in self._flights:
-            again = await self._outdated_elsewhere(key)
+            again = await self._outdated_elsewhere(key, budget)
         else:
             # A load may have ended between the back end's answer and now: its value would be loaded twice.
             again = self._flights.landed != landed
-        return await self._entries.find(key, values) if again else None
+        return await budget.spend(self._entries.find(key, values)) if again else None
 
-    async def _outdated_elsewhere(self, key: str) -> bool:
+    async def _outdated_elsewhere(self, key: str, budget: Budget) -> bool:
         """Let go of a load whose key another replica has invalidated: it is too old for who comes now."""
         flight = self._flights.get(key)
-        if flight is None or flight.right is None or not await flight.right.lost():
+        if flight is None or flight.right is None or not await budget.spend(flight.right.lost()):
             return False
         if self._flights.get(key) is flight:
             self._flights.invalidate(key)
         return True
 
+    async def _join(
+        self, key: str, load: Callable[[], Awaitable[T]], values: Values[T], keeping: Keeping, budget: Budget
+    ) -> T:
+        if key in self._flights:
+            self._operations.count("load", "wait")
+
+        async def run(flight: TaskFlight) -> Packed:
+            return await self._run(flight, key, load, values, keeping)
+
+        packed = await self._flights.join(key, run, budget)
+        if isinstance(packed, Unfit):
+            return values.unpack(packed)
+        found = values.find(packed)
+        # Who joins the load of another type under the same key gets one of his own.
+        return await load() if found is None else found.value
+
     async def _run(
         self, flight: TaskFlight, key: str, load: Callable[[], Awaitable[T]], values: Values[T], keeping: Keeping
     ) -> Packed:
-        claim = await self._entries.claim(key, values)
+        claim = await self._claim(key, values, flight.budget)
         if claim.value is not None:
             return claim.value
         flight.right = claim.right
         try:
-            loaded = await self._load(key, load, values, keeping)
+            loaded = await self._load(key, load, values, keeping, flight.budget)
         except BaseException:
             self._entries.owned.start(claim.right.give_up(), "cache lease")
             raise
+        # Nobody waits for what comes now; and a value that is stored at once is so before anybody goes on.
+        flight.land(loaded.packed)
         await self._keep(flight, key, loaded, claim.right)
         return loaded.packed
 
-    async def _load(self, key: str, load: Callable[[], Awaitable[T]], values: Values[T], keeping: Keeping) -> Load:
+    async def _claim(self, key: str, values: Values[T], budget: Budget) -> Claim:
+        claimant = self._entries.claimant(key, values)
+        while not isinstance(claim := await budget.spend(claimant.look()), Claim):
+            # What another replica's load takes is not the cache's time.
+            budget.give_back()
+            await asyncio.sleep(claim)
+        return claim
+
+    async def _load(
+        self, key: str, load: Callable[[], Awaitable[T]], values: Values[T], keeping: Keeping, budget: Budget
+    ) -> Load:
         try:
             with self._operations.loading(key):
                 value = await load()
         except Exception as exc:
             if (absent := keeping.of_error(exc)) is not None:
                 return absent
-            if not keeping.forgives(exc) or (old := await self._entries.find_stale(key, values)) is None:
+            old = await budget.spend(self._entries.find_stale(key, values)) if keeping.forgives(exc) else None
+            if old is None:
                 raise
             self._operations.count("load", "stale")
             return keeping.of_stale(old)
@@ -182,7 +199,6 @@ class Cache:
         storing = right.store(fitting, loaded.ttl_seconds, loaded.stale_seconds)
         if right.waits:
             # In a task that is not the flight's: neither its callers nor the end of the process leave a lease behind.
-            flight.land(loaded.packed)
             if (task := self._entries.owned.start(storing, "cache store")) is not None:
                 await asyncio.wait({task})
             return
@@ -210,7 +226,7 @@ _of_last_resort: list[Cache] = []
 @contextmanager
 def activate_cache(cache: Cache) -> Iterator[Cache]:
     """Make *cache* what `current_cache` returns; the caller still closes it."""
-    cache.blocking.loop = _running_loop()
+    cache.blocking.loop = running_loop()
     _active.append(cache)
     try:
         yield cache
@@ -225,10 +241,3 @@ def current_cache() -> Cache:
     if not _of_last_resort:
         _of_last_resort.append(open_cache("memory://"))
     return _of_last_resort[0]
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -76,11 +76,7 @@ def cached(
         ValueError: One of the times is no duration, or not more than zero.
         TypeError: The function has no return annotation, or is a generator.
     """
-    keeping = Keeping(
-        ttl_seconds=_seconds(ttl, "ttl"),
-        negative_ttl_seconds=None if negative_ttl is None else _seconds(negative_ttl, "negative_ttl"),
-        stale_if_error_seconds=0.0 if stale_if_error is None else _seconds(stale_if_error, "stale_if_error"),
-    )
+    keeping = _keeping(ttl, negative_ttl, stale_if_error)
 
     def decorate(function: Callable[..., Any]) -> Any:
         entry = _Entries(function, key, version)
@@ -88,6 +84,14 @@ def cached(
         return make(function, entry, keeping)
 
     return cast(Decorator, decorate)
+
+
+def _keeping(ttl: float | str, negative_ttl: float | str | None, stale_if_error: float | str | None) -> Keeping:
+    return Keeping(
+        ttl_seconds=_seconds(ttl, "ttl"),
+        negative_ttl_seconds=None if negative_ttl is None else _seconds(negative_ttl, "negative_ttl"),
+        stale_if_error_seconds=0.0 if stale_if_error is None else _seconds(stale_if_error, "stale_if_error"),
+    )
 
 
 def _seconds(duration: float | str, name: str) -> float:

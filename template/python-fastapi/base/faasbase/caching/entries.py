@@ -8,9 +8,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from ..owned import OwnedTasks
-from .backend import CacheBackend, SharedBackend
+from .backend import CacheBackend, NotDoneError, SharedBackend
+from .budget import Budget, seconds_left
 from .first_level import FirstLevel
-from .leases import Claim, Leases
+from .leases import Claim, Claimant
 from .operations import Operations
 from .options import CacheOptions
 from .values import Found, Packed, Unfit, Values
@@ -37,7 +38,6 @@ class Entries:
         self._first = FirstLevel(self._options.first_level_ttl)
         self.operations = Operations(tells=shared is not None)
         self.owned = OwnedTasks()
-        self._leases = Leases(shared, self.operations) if shared else None
 
     @property
     def never_waits(self) -> bool:
@@ -52,6 +52,11 @@ class Entries:
     @property
     def deadline_seconds(self) -> float:
         return self._options.deadline if self.shared else self._deadline_seconds
+
+    def budget(self, spent_seconds: float = 0.0) -> Budget:
+        """Return what is left for a call that has spent so much already."""
+        step_seconds = self._options.step if self._shared else self._deadline_seconds
+        return Budget(self.deadline_seconds, step_seconds, spent_seconds)
 
     async def read(self, key: str) -> bytes | None:
         """Return the bytes under *key*, or None."""
@@ -115,11 +120,12 @@ class Entries:
             if not self._shared:
                 await self._in_time(self._backend.delete(_stale_name(name)))
 
-    async def claim(self, key: str, values: Values[Any]) -> Claim:
-        """Return the right to store what is loaded now, or what another replica has loaded meanwhile."""
-        if self._leases is None:
-            return Claim(None, _Unshared(self, key))
-        return await self._leases.claim(self._prefix + key, lambda value: values.find(value) is not None, shown=key)
+    def claimant(self, key: str, values: Values[Any]) -> Claimant | Unshared:
+        """Return the way to the right to store what is loaded now, or to what another replica has loaded meanwhile."""
+        if self._shared is None:
+            return Unshared(self, key)
+        name = self._prefix + key
+        return Claimant(self._shared, self.operations, name, lambda value: values.find(value) is not None, key)
 
     def fitting(self, key: str, packed: Packed) -> bytes | None:
         """Return *packed* if it can be stored, else tell why not."""
@@ -146,17 +152,25 @@ class Entries:
     async def _in_time(self, step: Coroutine[Any, Any, T]) -> T:
         if self._bounded:
             return await step
-        async with asyncio.timeout(self._deadline_seconds):
+        try:
+            seconds = seconds_left(self._deadline_seconds)
+        except NotDoneError:
+            step.close()
+            raise
+        async with asyncio.timeout(seconds):
             return await step
 
 
-class _Unshared:
+class Unshared:
     """The right to store where no other replica asks: always there."""
 
     waits = False
 
     def __init__(self, entries: Entries, key: str) -> None:
         self._entries, self._key = entries, key
+
+    async def look(self) -> Claim | float:
+        return Claim(None, self)
 
     async def store(self, value: bytes, ttl_seconds: float, stale_seconds: float) -> None:
         await self._entries.store(self._key, value, ttl_seconds)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
+from .budget import Budget
 from .leases import Right
 from .values import Packed
 
@@ -18,6 +19,8 @@ ThreadLoad = Callable[["Flight"], Packed]
 class Flight:
     """A load that is under way."""
 
+    budget: Budget
+    """What its steps before and after the load may yet take."""
     outdated: bool = False
     """True once its key was invalidated: those who wait still get its value, but nobody after them."""
     right: "Right | None" = None
@@ -71,9 +74,12 @@ class Flights:
         """Return the flight that a caller of *key* would join."""
         return self._by_key.get(key)
 
-    async def join(self, key: str, load: Load) -> Packed:
-        """Return the result of the flight for *key*, starting one with *load* if there is none."""
-        flight = self._by_key.get(key) or self._start(key, load)
+    async def join(self, key: str, load: Load, budget: Budget) -> Packed:
+        """Return the result of the flight for *key*, starting one with *load* if there is none that can be joined."""
+        if _outlasts(self._by_key.get(key), budget):
+            self.invalidate(key)
+        flight = self._by_key.get(key) or self._start(key, load, budget)
+        flight.budget.limit(budget)
         flight.waiters += 1
         try:
             # Unlike awaiting the task itself, this neither cancels it nor mixes up its cancellation with ours.
@@ -100,8 +106,8 @@ class Flights:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, key: str, load: Load) -> TaskFlight:
-        flight = TaskFlight()
+    def _start(self, key: str, load: Load, budget: Budget) -> TaskFlight:
+        flight = TaskFlight(budget)
         flight.result = asyncio.get_running_loop().create_future()
         flight.task = asyncio.create_task(load(flight), name=f"cache load {key}")
         self._by_key[key] = flight
@@ -145,11 +151,15 @@ class ThreadFlights:
         """Return the flight that a caller of *key* would wait for."""
         return self._by_key.get(key)
 
-    def join(self, key: str, load: ThreadLoad, *, wait_seconds: float) -> Packed:
+    def join(self, key: str, load: ThreadLoad, budget: Budget, *, wait_seconds: float) -> Packed:
         """Return the result of the flight for *key*; after *wait_seconds* behind another thread, load it here."""
         with self._lock:
             running = self._by_key.get(key)
-            flight = running or self._by_key.setdefault(key, _ThreadFlight())
+            if _outlasts(running, budget):
+                self._let_go(key)
+                running = None
+            flight = running or self._by_key.setdefault(key, _ThreadFlight(budget))
+            flight.budget.limit(budget)
         if running is None:
             return self._lead(key, flight, load)
         try:
@@ -158,15 +168,18 @@ class ThreadFlights:
             # A load may fail with a TimeoutError of its own, and then that is the result.
             if running.future.done():
                 raise
-            return load(Flight())
+            return load(Flight(budget))
 
     def invalidate(self, key: str, only: Flight | None = None) -> None:
         """Let later callers start anew and keep the running load's value out of the cache; of this flight *only*."""
         with self._lock:
-            flight = self._by_key.get(key)
-            if flight is not None and only in (None, flight):
-                del self._by_key[key]
-                flight.outdated = True
+            if only in (None, self._by_key.get(key)):
+                self._let_go(key)
+
+    def _let_go(self, key: str) -> None:
+        flight = self._by_key.pop(key, None)
+        if flight is not None:
+            flight.outdated = True
 
     def _lead(self, key: str, flight: _ThreadFlight, load: ThreadLoad) -> Packed:
         try:
@@ -181,3 +194,8 @@ class ThreadFlights:
             with self._lock:
                 if self._by_key.get(key) is flight:
                     del self._by_key[key]
+
+
+def _outlasts(flight: Flight | None, budget: Budget) -> bool:
+    """Tell whether a caller with *budget* must not wait for *flight*, which is asking the back end just now."""
+    return flight is not None and flight.budget.outlasts(budget)

@@ -39,7 +39,7 @@ class Guard:
         self._takes.set(1)
         self._reason = ""
         self._clock, self._failed_at = clock, -1.0
-        self._alone = self._refusing = False
+        self._alone = self.refusing = False
         self._task: asyncio.Task[None] | None = None
 
     def check(self) -> float:
@@ -56,8 +56,8 @@ class Guard:
     def succeeded(self, *, stored: bool = False) -> None:
         """Note an answer, *stored* if a value was taken."""
         self._breaker.succeeded()
-        if stored and self._refusing:
-            self._refusing = False
+        if stored and self.refusing:
+            self.refusing = False
             self._takes.set(1)
             log.info("the cache's server takes values again")
 
@@ -100,7 +100,9 @@ class Guard:
                 self._stumbled(exc)
             else:
                 self._breaker.succeeded()
-                return
+                # Calls may have failed beside a try that was for debts only, and nothing else would close it again.
+                if self._breaker.closed:
+                    return
 
     def _stumbled(self, exc: Exception) -> None:
         """Note a try that ended as none should, in one log line for each kind of error in a row."""
@@ -111,8 +113,8 @@ class Guard:
         self._breaker.failed()
 
     def _refused(self, exc: RefusedError) -> None:
-        if not self._refusing:
-            self._refusing = True
+        if not self.refusing:
+            self.refusing = True
             self._takes.set(0)
             log.warning("the cache's server takes no values (%s): what it has is used, the rest is loaded", exc.code)
 

@@ -13,7 +13,7 @@ STALE_AGAIN_SECONDS = 5.0
 """How long an old value is returned after a failed load before the next is tried: who fails needs a rest."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Keeping:
     """Times, in seconds."""
 

@@ -68,6 +68,21 @@ class NoRight:
 NO_RIGHT = NoRight()
 
 
+class Leaseless(NoRight):
+    """As `NO_RIGHT`, of a load without a lease that would tell of invalidations: it ends with the reason for that."""
+
+    def __init__(self, backend: SharedBackend, operations: Operations, key: str, shown: str) -> None:
+        self._backend, self._operations, self._key, self._shown = backend, operations, key, shown
+
+    async def lost(self) -> bool:
+        with self._operations.record("check", self._shown) as outcome:
+            # The server answers again, or lets values of this key be stored.
+            lost = await self._backend.get_current(self._key) != UNFIT
+            outcome.name = "lost" if lost else "ok"
+            return lost
+        return False
+
+
 class Lease:
     """A key's lease, held and renewed from now until it is used or given up."""
 
@@ -115,54 +130,54 @@ class Lease:
                 outcome.name = "ok" if mine else "lost"
 
 
-class Leases:
-    """Hands out leases of *backend*'s keys."""
+class Claimant:
+    """One caller's way to the right to store what is under *key*; *shown* is the key as traces may know it."""
+
+    waits = True
 
     def __init__(
-        self,
-        backend: SharedBackend,
-        operations: Operations,
-        *,
-        wait_seconds: float = WAIT_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
+        self, backend: SharedBackend, operations: Operations, key: str, usable: Callable[[bytes], bool], shown: str
     ) -> None:
         self._backend, self._operations = backend, operations
-        self._wait_seconds, self._clock = wait_seconds, clock
+        self._key, self._usable, self._shown = key, usable, shown
+        self._token, self._looks = token_hex(8), 0
+        self._until = time.monotonic() + WAIT_SECONDS
+        self._lease: Lease | None = None
 
-    async def claim(self, key: str, usable: Callable[[bytes], bool], *, shown: str) -> Claim:
+    async def look(self) -> Claim | float:
         """
-        Return the right to store, or the value as soon as another replica has stored a *usable* one.
+        Return the right, or the value where another replica has stored a usable one.
 
-        An owner that does not end within `WAIT_SECONDS` is not waited for, nor is anybody while the server fails.
-        *shown* is the key as traces may know it.
+        While another replica loads, return the seconds to wait until the next look.  An owner that does not end within
+        `WAIT_SECONDS` is not waited for, nor is anybody while the server fails.
         """
-        token, until = token_hex(8), self._clock() + self._wait_seconds
-        looks = 0
-        anew = False
-        while True:
-            reply = await self._ask(key, token, shown, anew=anew)
-            if reply == UNFIT or isinstance(reply, _Failed):
-                return Claim(None, NO_RIGHT)
-            if reply is None:
-                return Claim(None, Lease(self._backend, self._operations, key, token, shown))
-            if isinstance(reply, bytes):
-                if usable(reply):
-                    return Claim(reply, NO_RIGHT)
-                # Another version of the function wrote it.
-                anew = True
-                continue
-            if self._clock() >= until:
-                self._operations.count("lease", "overdue")
-                return Claim(None, NO_RIGHT)
-            if not looks:
-                self._operations.count("lease", "wait")
-            anew = False
-            await asyncio.sleep(min(reply, look_pause(looks)))
-            looks += 1
+        reply = await self._ask(anew=False)
+        if isinstance(reply, bytes) and reply != UNFIT:
+            if self._usable(reply):
+                return Claim(reply, NO_RIGHT)
+            # Another version of the function wrote it.
+            reply = await self._ask(anew=True)
+        if reply is None:
+            self._lease = Lease(self._backend, self._operations, self._key, self._token, self._shown)
+            return Claim(None, self._lease)
+        if not isinstance(reply, float):
+            return Claim(None, Leaseless(self._backend, self._operations, self._key, self._shown))
+        if time.monotonic() >= self._until:
+            self._operations.count("lease", "overdue")
+            return Claim(None, NO_RIGHT)
+        if not self._looks:
+            self._operations.count("lease", "wait")
+        self._looks += 1
+        return min(reply, look_pause(self._looks - 1))
 
-    async def _ask(self, key: str, token: str, shown: str, *, anew: bool) -> bytes | float | _Failed | None:
-        with self._operations.record("claim", shown) as outcome:
-            reply = await self._backend.claim(key, token, anew=anew)
+    async def give_up(self) -> None:
+        """End a lease that nobody was told of."""
+        if self._lease is not None:
+            await self._lease.give_up()
+
+    async def _ask(self, *, anew: bool) -> bytes | float | _Failed | None:
+        with self._operations.record("claim", self._shown) as outcome:
+            reply = await self._backend.claim(self._key, self._token, anew=anew)
             outcome.name = "hit" if isinstance(reply, bytes) else "taken" if reply is not None else "ok"
             return reply
         return _FAILED

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..connections import ConnectionsError, RedisConnections, Script, redis_connections
+from ..durations import milliseconds
 from ..redis_place import place_of
 from .backend import CacheError, NotDoneError
+from .budget import seconds_left
 from .debts import Debts
 from .guard import Guard
 from .options import NAMES, CacheOptions, options_of
@@ -21,12 +23,14 @@ class RedisCache:
     """
     Keep values on the server that *connections* ask.
 
-    Each step ends within half of the deadline; a server that does not answer is left alone, at no cost, until a try in
-    the background finds it well again.  What was invalidated meanwhile is deleted there before it is used.
+    Each step ends within half of the deadline, and those before a load also within the call's `Budget`.  A server that
+    does not answer is left alone, at no cost, until a try in the background finds it well again.  What was invalidated
+    meanwhile is deleted there before it is used.
     """
 
     def __init__(self, connections: RedisConnections, options: CacheOptions | None = None) -> None:
         self.options = options or CacheOptions()
+        self._step = self.options.step
         self._connections = connections
         self._debts = Debts()
         self._guard = Guard(self._try)
@@ -42,12 +46,20 @@ class RedisCache:
         began = self._guard.check()
         if self._debts.outdated(key):
             return None
+        seconds = seconds_left(self._step)
         try:
-            value = await self._connections.get(key, self.options.step)
+            value = await self._connections.get(key, seconds)
         except (ConnectionsError, TimeoutError) as exc:
             raise self._guard.failed(exc, began) from None
         self._guard.succeeded()
         return value
+
+    async def get_current(self, key: str) -> bytes | None:
+        if self._debts.outdated(key):
+            raise NotDoneError("the server has not yet heard of an invalidation")
+        if self._guard.refusing:
+            raise NotDoneError("the server takes no values")
+        return await self.get(key)
 
     async def get_stale(self, key: str) -> bytes | None:
         return await self._get(key, names_of(key)[2])
@@ -55,7 +67,7 @@ class RedisCache:
     async def set(self, key: str, value: bytes, ttl_seconds: float) -> None:
         mark = self._debts.mark(key)
         try:
-            await self._script(PUT, key, value, _milliseconds(ttl_seconds), stores=True)
+            await self._script(PUT, key, value, milliseconds(ttl_seconds), stores=True)
         except CacheError:
             # The value that it should have replaced must not come back.
             self._owe(key)
@@ -77,8 +89,9 @@ class RedisCache:
     async def claim(self, key: str, token: str, *, anew: bool) -> bytes | float | None:
         if self._debts.outdated(key):
             raise NotDoneError("the server has not yet heard of an invalidation")
+        lease, seconds = milliseconds(self.options.lease), seconds_left(self._step)
         try:
-            reply = await self._script(CLAIM, key, token, _milliseconds(self.options.lease), int(anew), stores=True)
+            reply = await self._script(CLAIM, key, token, lease, int(anew), stores=True, seconds=seconds)
         except NotDoneError:
             raise
         except (CacheError, asyncio.CancelledError):
@@ -92,10 +105,10 @@ class RedisCache:
         return await self._get(key, names_of(key)[1]) == token.encode()
 
     async def renew(self, key: str, token: str) -> bool:
-        return bool(await self._script(RENEW, key, token, _milliseconds(self.options.lease)))
+        return bool(await self._script(RENEW, key, token, milliseconds(self.options.lease)))
 
     async def fulfil(self, key: str, token: str, value: bytes, ttl_seconds: float, stale_seconds: float) -> bool:
-        times = (_milliseconds(ttl_seconds), _milliseconds(stale_seconds) if stale_seconds else 0)
+        times = (milliseconds(ttl_seconds), milliseconds(stale_seconds) if stale_seconds else 0)
         try:
             return bool(await self._script(FULFIL, key, token, value, *times, stores=True))
         except asyncio.CancelledError:
@@ -117,18 +130,23 @@ class RedisCache:
         began = self._guard.check()
         if self._debts.outdated(key):
             return None
+        seconds = seconds_left(self._step)
         try:
-            value = await self._connections.get(name, self.options.step)
+            value = await self._connections.get(name, seconds)
         except (ConnectionsError, TimeoutError) as exc:
             raise self._guard.failed(exc, began) from None
         self._guard.succeeded()
         return value
 
-    async def _script(self, script: Script, key: str, *arguments: Any, stores: bool = False) -> Any:
+    async def _script(
+        self, script: Script, key: str, *arguments: Any, stores: bool = False, seconds: float | None = None
+    ) -> Any:
         began = self._guard.check()
         try:
             # Each of them, done twice with the same token, is as good as once.
-            reply = await self._connections.script(script, names_of(key), arguments, self.options.step, repeatable=True)
+            reply = await self._connections.script(
+                script, names_of(key), arguments, seconds or self._step, repeatable=True
+            )
         except (ConnectionsError, TimeoutError) as exc:
             raise self._guard.failed(exc, began) from None
         self._guard.succeeded(stored=stores and not isinstance(reply, bytes))
@@ -137,7 +155,7 @@ class RedisCache:
     async def _forget(self, *keys: str) -> None:
         names = [name for key in keys for name in names_of(key)]
         marks = [(key, self._debts.mark(key)) for key in keys]
-        await self._connections.execute("DEL", *names, deadline_seconds=self.options.step, repeatable=True)
+        await self._connections.execute("DEL", *names, deadline_seconds=self._step, repeatable=True)
         for key, mark in marks:
             self._debts.settled(key, mark)
 
@@ -152,18 +170,14 @@ class RedisCache:
 
     async def _try(self) -> None:
         """Ask whether the server works, and tell it what it missed."""
-        await self._connections.execute("PING", deadline_seconds=self.options.step, repeatable=True)
-        while owed := self._debts.to_forget()[:_SETTLED_AT_ONCE]:
-            await self._forget(*owed)
-        for batch in _in_parts(self._debts.take_releases()):
-            ends = [
-                self._connections.script(RELEASE, names_of(key), (token,), self.options.step) for key, token in batch
-            ]
-            await asyncio.gather(*ends, return_exceptions=True)
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
+        await self._connections.execute("PING", deadline_seconds=self._step, repeatable=True)
+        # To the end: what is owed meanwhile finds this try under way, and starts no other.
+        while self._debts:
+            if owed := self._debts.to_forget()[:_SETTLED_AT_ONCE]:
+                await self._forget(*owed)
+            for batch in _in_parts(self._debts.take_releases()):
+                ends = [self._connections.script(RELEASE, names_of(key), (token,), self._step) for key, token in batch]
+                await asyncio.gather(*ends, return_exceptions=True)
 
 
 def _in_parts(items: Sequence[tuple[str, str]]) -> list[Sequence[tuple[str, str]]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from opentelemetry.trace import StatusCode
+from opentelemetry.trace import Span, StatusCode
 
 from ..metrics import histogram
 from ..tracing import client_span
@@ -53,11 +53,15 @@ def recorded(method: str, target: Target, resent: int) -> Iterator[Hop]:
             span.set_attribute("error.type", exc.kind)
             raise
         finally:
-            if hop.status is not None:
-                span.set_attribute("http.response.status_code", hop.status)
-                if hop.status >= 400 and outcome.endswith("xx"):
-                    span.set_attribute("error.type", str(hop.status))
-                    span.set_status(StatusCode.ERROR)
-            if hop.peer:
-                span.set_attribute("network.peer.address", hop.peer)
+            _describe(span, hop, answered=outcome.endswith("xx"))
             seconds.observe(time.perf_counter() - started, method=method, outcome=outcome)
+
+
+def _describe(span: Span, hop: Hop, *, answered: bool) -> None:
+    if hop.status is not None:
+        span.set_attribute("http.response.status_code", hop.status)
+        if hop.status >= 400 and answered:
+            span.set_attribute("error.type", str(hop.status))
+            span.set_status(StatusCode.ERROR)
+    if hop.peer:
+        span.set_attribute("network.peer.address", hop.peer)

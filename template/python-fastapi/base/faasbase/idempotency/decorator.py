@@ -9,10 +9,11 @@ from typing import Any, TypeVar, cast
 
 from ..context import current_call
 from ..durations import parse_duration
-from ..errors import HandlerError, Problem, Reject, Retry
+from ..errors import Problem, Reject, Retry
 from .attempt import OUTCOMES, Attempt, logger
 from .backend import Done, Mismatch, Running
 from .ledger import Wanted, current_ledger
+from .marks import Mark, put_mark
 from .naming import Named, Naming
 from .operation import entered
 from .results import UNKEPT, Results, UnkeptError
@@ -70,25 +71,11 @@ def idempotent(
 
     def decorate(function: Callable[..., Any]) -> Any:
         handler = _Handler(function, Naming(function, key, fingerprint, version), times, required)
-        _decorated.append(handler)
-        return handler.wrapped()
+        wrapped = handler.wrapped()
+        put_mark(wrapped, Mark(handler.results, by_header=key is None, required=required))
+        return wrapped
 
     return cast(Callable[[Function], Function], decorate)
-
-
-def check_handlers() -> int:
-    """
-    Make sure, at start, that the results of all handlers can be recorded, and return how many there are.
-
-    Raises:
-        HandlerError: One cannot.
-    """
-    for handler in _decorated:
-        try:
-            handler.results.check()
-        except TypeError as exc:
-            raise HandlerError(f"@idempotent: {exc}") from exc
-    return len(_decorated)
 
 
 class _Handler:
@@ -124,7 +111,7 @@ class _Handler:
         @wraps(self._function)
         def call(*args: Any, **kwargs: Any) -> Any:
             ask = current_ledger().ask
-            begun = ask(self._begin(args, kwargs))
+            begun = ask(self._begin(args, kwargs), wait_seconds=self._times["wait_seconds"])
             if begun is None:
                 return self._function(*args, **kwargs)
             if not isinstance(begun, Attempt):
@@ -178,9 +165,6 @@ class _Handler:
             if self._naming.takes_event(arguments):
                 return None
             raise Problem(409, "this was done before, and its result was not kept") from None
-
-
-_decorated: list[_Handler] = []
 
 
 async def _left(attempt: Attempt) -> None:

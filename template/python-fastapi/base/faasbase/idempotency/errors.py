@@ -3,6 +3,7 @@ What can go wrong around `@idempotent`; none of it names a key.
 
     FaasError
     ├── RecordsError          the records cannot be asked now; callers get 503
+    │   └── LeftAloneError    they have not answered, and are left alone for a while
     ├── EffectError           the server refused the script of `Operation.once` (`code`); nothing of it counts as done
     └── Problem
         └── OperationLostError  this run has outlived its lease and another one may be under way: 503
@@ -16,7 +17,18 @@ RETRY_AFTER_SECONDS = 2.0
 
 
 class RecordsError(FaasError):
-    """The records cannot be asked now; what was asked may have been done."""
+    """The records cannot be asked now; what was asked may have been done, unless they have *answered* with a no."""
+
+    def __init__(self, reason: str, *, answered: bool = False) -> None:
+        self.answered = answered
+        super().__init__(reason)
+
+
+class LeftAloneError(RecordsError):
+    """The records have not answered before and were not asked: nothing was done."""
+
+    def __init__(self) -> None:
+        super().__init__("the records have not answered and are left alone for a while")
 
 
 class EffectError(FaasError):

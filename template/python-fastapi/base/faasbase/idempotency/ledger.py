@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from ..errors import SettingError
+from ..loops import running_loop
 from ..owned import OwnedTasks
 from ..resilience import backoff, look_pause
 from .attempt import OUTCOMES, Attempt
 from .backend import Begun, Claim, Done, Mismatch, Owned, RecordBackend, Running
-from .errors import RecordsError, unavailable
+from .errors import LeftAloneError, RecordsError, unavailable
+from .guard import Guard
 from .operation import Operation
 
 T = TypeVar("T")
@@ -26,6 +28,7 @@ MAX_WAITING = 1000
 """Calls of a process that wait for others at a time; more are told at once that one is in progress."""
 
 _PATIENCE_SECONDS = 60.0
+"""Of a thread, for what the loop does within the backend's deadline; past it the loop must be stuck."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class Ledger:
 
     backend: RecordBackend
     namespace: str = ""
+    guard: Guard = field(default_factory=Guard)
+    """In front of whatever begins; a run under way goes on asking, since its end has to be recorded."""
     loop: asyncio.AbstractEventLoop | None = None
     """Where the backend is asked; threads get there by `ask`."""
     tasks: OwnedTasks = field(default_factory=OwnedTasks)
@@ -77,25 +82,26 @@ class Ledger:
                 break
             looks += 1
         if isinstance(begun, Owned):
+            self.guard.recorded()
             if begun.taken_over:
                 OUTCOMES.inc(function=wanted.function, outcome="taken_over")
             return self._attempt(claim, begun.fence, asked_at + claim.lease_seconds, wanted.function)
         OUTCOMES.inc(function=wanted.function, outcome=_outcome(begun, looks))
         return begun
 
-    def ask(self, step: Coroutine[Any, Any, T]) -> T:
+    def ask(self, step: Coroutine[Any, Any, T], *, wait_seconds: float = 0.0) -> T:
         """
-        Do *step* on the loop and return its result to the thread that asks.
+        Do *step*, which may wait for others *wait_seconds*, on the loop and return its result to the thread that asks.
 
         Raises:
             RuntimeError: Asked from an event loop's own thread, or without one that runs.
         """
-        if self.loop is None or not self.loop.is_running() or _on_a_loop():
+        if self.loop is None or not self.loop.is_running() or running_loop() is not None:
             step.close()
             raise RuntimeError("an idempotent def is called from a thread of a running function, as FastAPI does")
         future = asyncio.run_coroutine_threadsafe(step, self.loop)
         try:
-            return future.result(_PATIENCE_SECONDS)
+            return future.result(wait_seconds + _PATIENCE_SECONDS)
         except TimeoutError:
             future.cancel()
             raise unavailable() from None
@@ -117,9 +123,11 @@ class Ledger:
 
     async def _ask(self, claim: Claim, function: str) -> Begun:
         try:
-            return await self.backend.begin(claim)
+            with self.guard.asking():
+                return await self.backend.begin(claim)
         except RecordsError as exc:
-            self.releases.start(self._abandon(claim), "idempotency release")
+            if not isinstance(exc, LeftAloneError):
+                self.releases.start(self._abandon(claim), "idempotency release")
             OUTCOMES.inc(function=function, outcome="unavailable")
             raise unavailable() from exc
         except asyncio.CancelledError:
@@ -190,11 +198,3 @@ def current_ledger() -> Ledger:
     if _active:
         return _active[-1]
     raise SettingError("IDEMPOTENCY_URL", "names no place for the records of @idempotent")
-
-
-def _on_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

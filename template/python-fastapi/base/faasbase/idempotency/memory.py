@@ -112,7 +112,7 @@ class MemoryRecords:
         if len(self._records) >= self._max_entries:
             self._forget()
         if len(self._records) >= self._max_entries:
-            raise RecordsError("there is no room for one more record")
+            raise RecordsError("there is no room for one more", answered=True)
         record = self._records[claim.name] = _Record(claim.fingerprint, self._clock() + claim.keep_seconds)
         return record
 

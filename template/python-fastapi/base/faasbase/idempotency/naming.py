@@ -17,8 +17,10 @@ from .payloads import canonical, is_caller, is_event, is_payload
 
 HEADER = "Idempotency-Key"
 
+MAX_HEADER_CHARACTERS = 255
+
 _HEADER_NAME = HEADER.lower().encode("ascii")
-_VISIBLE = re.compile(rb"[\x21-\x7e]{1,255}")
+_VISIBLE = re.compile(rb"[\x21-\x7e]{1,%d}" % MAX_HEADER_CHARACTERS)
 _MAX_KEY_CHARACTERS = 1024
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -141,7 +143,7 @@ def _header() -> str | None:
     # A string of RFC 9651, as the draft of the header has it, has quotes; most clients send none.
     bare = raw[1:-1] if len(raw) > 2 and raw[:1] == raw[-1:] == b'"' else raw
     if not _VISIBLE.fullmatch(bare):
-        error = FieldError(HEADER, "must be 1 to 255 visible characters of ASCII")
+        error = FieldError(HEADER, f"must be 1 to {MAX_HEADER_CHARACTERS} visible characters of ASCII")
         raise Problem(400, f"the header {HEADER} cannot be used", errors=[error])
     return bare.decode("ascii")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..backends import backend_of
-from ..errors import SettingError
-from .decorator import check_handlers
+from ..errors import HandlerError, SettingError
 from .ledger import Ledger
+from .marks import Mark
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -35,15 +36,20 @@ def open_ledger(settings: Settings) -> Ledger | None:
     return Ledger(backend.from_url(setting, url), settings.qualified_name)
 
 
-def require_place(settings: Settings) -> None:
+def require_place(settings: Settings, handlers: Sequence[Mark]) -> None:
     """
-    Make sure, at start, that there is a place for records, if any handler is idempotent, and that its result fits.
+    Make sure, at start, that there is a place for the records of idempotent *handlers*, and that their results fit.
 
     Raises:
         SettingError: There is no place.
         HandlerError: A handler returns what cannot be recorded.
     """
-    if check_handlers() and not _place(settings)[1]:
+    for handler in handlers:
+        try:
+            handler.results.check()
+        except TypeError as exc:
+            raise HandlerError(f"@idempotent: {exc}") from exc
+    if handlers and not _place(settings)[1]:
         raise SettingError(
             "IDEMPOTENCY_URL",
             "must name the Redis that keeps the records of @idempotent (redis://…), as CACHE_URL does not; "

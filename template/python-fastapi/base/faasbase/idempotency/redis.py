@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from ..backends import UrlOptions
 from ..caching.options import NAMES as CACHE_OPTIONS
 from ..connections import ConnectionsError, RedisConnections, RefusedError, Script, redis_connections
-from ..durations import parse_duration
-from ..errors import SettingError
+from ..durations import milliseconds
 from ..redis_place import place_of
 from .backend import Begun, Claim, Done, Mismatch, Owned, Running
 from .errors import EffectError, OperationLostError, RecordsError
@@ -18,7 +18,9 @@ from .scripts import BEGIN, FINISH, RELEASE, RENEW, once
 _OPTIONS = frozenset({"deadline", "max_result_bytes"})
 _DEADLINE_SECONDS, _LONGEST_SECONDS = 2.0, 30.0
 _MAX_RESULT_BYTES = 1024 * 1024
-_ENDED_BY_THE_SERVER = ("LOADING", "READONLY", "MASTERDOWN", "BUSY", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN")
+_UNABLE = ("LOADING", "MASTERDOWN", "BUSY", "CLUSTERDOWN")
+_TAKES_NOTHING = ("OOM", "MISCONF", "READONLY", "NOREPLICAS")
+"""Answers of a server that can still be read: full, unable to save, a replica."""
 
 _effect = lru_cache(maxsize=256)(once)
 
@@ -46,11 +48,15 @@ class RedisRecords:
         ours = setting != "CACHE_URL"
         also = _OPTIONS if ours else CACHE_OPTIONS
         _, texts = place_of(setting, url, also)
-        connections = redis_connections(url, setting=setting, also=also)
-        return cls(connections, **_options(setting, texts)) if ours else cls(connections)
+        options = UrlOptions(setting, texts if ours else {})
+        return cls(
+            redis_connections(url, setting=setting, also=also),
+            options.seconds("deadline", _DEADLINE_SECONDS, least=0.01, most=_LONGEST_SECONDS),
+            options.count("max_result_bytes", _MAX_RESULT_BYTES),
+        )
 
     async def begin(self, claim: Claim) -> Begun:
-        times = _milliseconds(claim.lease_seconds), _kept(claim)
+        times = milliseconds(claim.lease_seconds), _kept(claim)
         reply = await self._script(BEGIN, claim, claim.fingerprint, *times)
         if reply[0] == b"owned":
             return Owned(int(reply[1]), bool(reply[2]))
@@ -59,18 +65,18 @@ class RedisRecords:
         return Running(reply[1] / 1000) if reply[0] == b"running" else Mismatch()
 
     async def renew(self, claim: Claim, fence: int) -> bool:
-        times = _milliseconds(claim.lease_seconds), _kept(claim)
+        times = milliseconds(claim.lease_seconds), _kept(claim)
         return bool(await self._script(RENEW, claim, claim.fingerprint, *times, fence))
 
     async def finish(self, claim: Claim, fence: int, result: bytes) -> Done | Running | None:
-        kept = _milliseconds(claim.keep_seconds)
+        kept = milliseconds(claim.keep_seconds)
         reply = await self._script(FINISH, claim, claim.fingerprint, kept, fence, result)
         if reply[0] == b"stored":
             return None
         return Done(reply[1]) if reply[0] == b"done" else Running(0.0)
 
     async def release(self, claim: Claim) -> None:
-        await self._script(RELEASE, claim, _milliseconds(claim.keep_seconds))
+        await self._script(RELEASE, claim, milliseconds(claim.keep_seconds))
 
     async def once(self, claim: Claim, step: str, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         try:
@@ -91,8 +97,8 @@ class RedisRecords:
                 script, (claim.name, *keys), (claim.token, *args), self.deadline_seconds, repeatable=True
             )
         except RefusedError as exc:
-            if exc.code in _ENDED_BY_THE_SERVER:
-                raise RecordsError(str(exc)) from None
+            if exc.code in (*_UNABLE, *_TAKES_NOTHING):
+                raise RecordsError(str(exc), answered=exc.code in _TAKES_NOTHING) from None
             raise _RefusedStepError(exc.code) from None
         except (ConnectionsError, TimeoutError) as exc:
             raise RecordsError(str(exc) or "the server does not answer in time") from None
@@ -103,34 +109,8 @@ class _RefusedStepError(RecordsError):
 
     def __init__(self, code: str) -> None:
         self.code = code
-        super().__init__(f"the server answers with {code}")
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
+        super().__init__(f"the server answers with {code}", answered=True)
 
 
 def _kept(claim: Claim) -> int:
-    return _milliseconds(max(claim.keep_seconds, 2 * claim.lease_seconds))
-
-
-def _options(setting: str, texts: Mapping[str, str]) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    if "deadline" in texts:
-        options["deadline_seconds"] = _seconds(setting, texts["deadline"])
-    if "max_result_bytes" in texts:
-        text = texts["max_result_bytes"]
-        if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) > 0):
-            raise SettingError(setting, "option max_result_bytes must be a whole number from 1")
-        options["max_result_bytes"] = int(text)
-    return options
-
-
-def _seconds(setting: str, text: str) -> float:
-    try:
-        seconds = parse_duration(text)
-    except ValueError as exc:
-        raise SettingError(setting, f"option deadline is {exc}") from None
-    if not 0.01 <= seconds <= _LONGEST_SECONDS:
-        raise SettingError(setting, f"option deadline must be from 10ms to {_LONGEST_SECONDS:g}s")
-    return seconds
+    return milliseconds(max(claim.keep_seconds, 2 * claim.lease_seconds))

@@ -2,10 +2,9 @@
 
 import re
 from dataclasses import dataclass
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from ..backends import split_url
-from ..durations import parse_duration
+from ..backends import UrlOptions, split_url
 from ..errors import SettingError
 from ..secrets import Secret, required
 from .errors import ObjectKeyError
@@ -17,10 +16,10 @@ _REGION = re.compile(r"[a-z0-9-]{1,40}")
 _MAX_PREFIX_BYTES = 256
 """S3's keys have at most 1,024 bytes; ours have 512, and what describes streams a few beside them."""
 _MAX_TIMEOUT_SECONDS = 3600.0
-_OPTIONS = (
+_OPTIONS = {
     *("access_key_secret", "ca_secret", "checksums", "endpoint", "path_style", "public_endpoint", "region"),
     *("secret_key_secret", "timeout", "warm"),
-)
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,36 +58,26 @@ class S3Location:
             SettingError: A part of *url* cannot be used.
             SecretMissingError: A secret is missing.
         """
-        parts, options = split_url(_SETTING, url), _options(url)
-        endpoint = _endpoint(options, "endpoint")
-        access_key, secret_key = _secret(options, "access_key_secret"), _secret(options, "secret_key_secret")
+        parts, options = split_url(_SETTING, url), UrlOptions.of(_SETTING, url, _OPTIONS)
+        endpoint = options.parsed("endpoint", _endpoint, None)
+        access_key = options.parsed("access_key_secret", _secret, None)
+        secret_key = options.parsed("secret_key_secret", _secret, None)
         if (access_key is None) != (secret_key is None):
             raise SettingError(_SETTING, "needs both of access_key_secret and secret_key_secret, or none")
         return cls(
             bucket=_bucket(parts),
             prefix=_prefix(parts),
             endpoint=endpoint,
-            public_endpoint=_endpoint(options, "public_endpoint"),
-            region=_region(options),
-            path_style=_flag(options, "path_style", endpoint is not None),
+            public_endpoint=options.parsed("public_endpoint", _endpoint, None),
+            region=options.parsed("region", _region, None),
+            path_style=options.flag("path_style", endpoint is not None),
             access_key=access_key,
             secret_key=secret_key,
-            ca=_secret(options, "ca_secret"),
-            checksums=_flag(options, "checksums", True),
-            timeout_seconds=_timeout(options),
-            warm=_flag(options, "warm", False),
+            ca=options.parsed("ca_secret", _secret, None),
+            checksums=options.flag("checksums", True),
+            timeout_seconds=options.seconds("timeout", 10.0, least=0.001, most=_MAX_TIMEOUT_SECONDS),
+            warm=options.flag("warm", False),
         )
-
-
-def _options(url: str) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for name, text in parse_qsl(split_url(_SETTING, url).query, keep_blank_values=True):
-        if name not in _OPTIONS:
-            raise SettingError(_SETTING, f"takes only the options {', '.join(sorted(_OPTIONS))}")
-        if name in options or not text:
-            raise SettingError(_SETTING, f"option {name} must be given once, and not be empty")
-        options[name] = text
-    return options
 
 
 def _bucket(parts: SplitResult) -> str:
@@ -111,47 +100,22 @@ def _prefix(parts: SplitResult) -> str:
     return f"{prefix}/"
 
 
-def _endpoint(options: dict[str, str], name: str) -> str | None:
-    if name not in options:
-        return None
+def _endpoint(text: str) -> str:
     try:
-        parts = urlsplit(options[name])
+        parts = urlsplit(text)
         fits = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
     except ValueError:
         fits = False
     if not fits or "@" in parts.netloc or parts.query or parts.fragment:
-        raise SettingError(_SETTING, f"option {name} must be a URL such as https://s3.example.com:9000")
-    return options[name].rstrip("/")
+        raise ValueError("must be a URL such as https://s3.example.com:9000")
+    return text.rstrip("/")
 
 
-def _region(options: dict[str, str]) -> str | None:
-    region = options.get("region")
-    if region is not None and not _REGION.fullmatch(region):
-        raise SettingError(_SETTING, "option region must be like eu-central-1")
-    return region
+def _region(text: str) -> str:
+    if not _REGION.fullmatch(text):
+        raise ValueError("must be like eu-central-1")
+    return text
 
 
-def _secret(options: dict[str, str], name: str) -> Secret | None:
-    if name not in options:
-        return None
-    try:
-        return required(Secret(options[name], setting=_SETTING))
-    except ValueError as exc:
-        raise SettingError(_SETTING, f"option {name} {exc}") from None
-
-
-def _flag(options: dict[str, str], name: str, default: bool) -> bool:
-    text = options.get(name, str(default)).lower()
-    if text not in ("true", "false"):
-        raise SettingError(_SETTING, f"option {name} must be true or false")
-    return text == "true"
-
-
-def _timeout(options: dict[str, str]) -> float:
-    try:
-        seconds = parse_duration(options.get("timeout", "10s"))
-    except ValueError as exc:
-        raise SettingError(_SETTING, f"option timeout is {exc}") from None
-    if not 0 < seconds <= _MAX_TIMEOUT_SECONDS:
-        raise SettingError(_SETTING, "option timeout must be more than 0s and at most 1h")
-    return seconds
+def _secret(text: str) -> Secret:
+    return required(Secret(text, setting=_SETTING))
