@@ -11,9 +11,9 @@ SOURCES := $(TEMPLATE) functions deploy bench tests
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-up: ## Start the embedded OpenFaaS with every function of stack.yml (PORT=8080)
-	@.ci/install venv
-	@exec $(PYTHON) $(TEMPLATE)/local up --port $(PORT)
+up: $(if $(filter-out 0,$(BROKERS)),.venv) ## Start the embedded OpenFaaS with every function of stack.yml (PORT=8080; BROKERS=1 adds Kafka, NATS, Redis)
+	@.ci/install $(if $(filter-out 0,$(BROKERS)),brokers,venv)
+	@exec $(if $(filter-out 0,$(BROKERS)),$(BIN)/python -m deploy.brokers -- )$(PYTHON) $(TEMPLATE)/local up --port $(PORT)
 
 test: .venv ## Run every test (ARGS="-k cached" picks)
 	@.ci/install test
@@ -44,8 +44,9 @@ e2e: .venv ## Build images and run them as Kubernetes does (ARGS as above)
 	@.ci/install images
 	$(BIN)/pytest -n 2 --dist loadfile tests/e2e $(ARGS)
 
-soak: .venv ## Send and fetch two gigabytes through storage in bounded memory
+soak: .venv ## Kill consumers under load, let a million messages wait, stream two gigabytes
 	@.ci/install test
+	EVENTS_SOAK=1 $(BIN)/pytest tests/test_events_kafka_ends.py tests/test_events_kafka_memory.py
 	STORAGE_STREAM_MIB=2048 $(BIN)/pytest tests/test_storage_s3_costs.py
 
 deploy: ## Build, push and deploy every function with faas-cli
@@ -57,14 +58,14 @@ lock: .venv ## Renew the pinned and hashed requirements, of all extras together
 outdated: .venv ## Tell what lock would change, and what keeps newer versions out
 	@$(BIN)/python -m deploy.locks outdated
 
-bench: .venv ## Measure the cache beside redis.asyncio and cashews (build/bench)
+bench: .venv ## Measure cache and events beside bare clients and peers (build/bench)
 	@.ci/install test
 	@$(BIN)/pip install -q --require-hashes -r bench/requirements.txt
 	@$(BIN)/python -m bench.cache $(ARGS)
+	@$(BIN)/python -m bench.events $(ARGS)
 
 bench-images: .venv ## Compare image size, start and memory with the official template's shape
 	@$(BIN)/python -m bench.images
-
 clean: ## Remove what the other targets made
 	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from tests import child
+from tests.servers_kafka import kafka as kafka
+from tests.servers_kafka import make_topic as make_topic
+from tests.servers_nats import nats_server as nats_server
 from tests.servers_s3 import S3Server
 
 END_TO_END = Path(__file__).parent / "e2e"

@@ -6,10 +6,14 @@ import asyncio
 import json
 import signal
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
+import nats
 import pytest
 import websockets
 
+from deploy.brokers.nats import NatsServer
 from tests.load import Load, Replica, report
 from tests.test_rolling_restart import MARGIN_SECONDS, WORK, push_event
 from tests.watchdog import run_behind_watchdog
@@ -109,3 +113,44 @@ async def test_long_log_line_comes_through() -> None:
         assert (await call(watchdog.port, "/")).status == 200
         line = await watchdog.log_line("y" * 700_000)
         assert json.loads(line)["level"] == "warning"
+
+
+FETCHING = """
+import asyncio
+
+from faasbase import Event, on_event
+
+
+@on_event("orders.work")
+async def work(event: Event[float]) -> None:
+    print("began", event.id, flush=True)
+    await asyncio.sleep(event.data)
+    print("ended", event.id, flush=True)
+"""
+
+
+async def test_fetched_event_longer_than_the_window_is_finished_too(nats_server: NatsServer) -> None:
+    """of-watchdog knows nothing of it, and would end the process with the window, were there no call that it awaits."""
+    async with streaming(nats_server) as publish:
+        url = f"{nats_server.url}/WATCHED?durable=watched"
+        async with run_behind_watchdog(FETCHING, **SETTINGS, EVENTS_URL=url) as watchdog:
+            await publish(b"4")
+            await watchdog.log_line("began")
+            began = time.monotonic()
+            watchdog.send_signal(signal.SIGTERM)
+            assert await watchdog.exited() == 0
+            assert 3 < time.monotonic() - began < 9
+            assert "ended WATCHED/1" in watchdog.output()
+
+
+@asynccontextmanager
+async def streaming(server: NatsServer) -> AsyncIterator[Callable[[bytes], Awaitable[object]]]:
+    """Make a stream and give what publishes to it."""
+    client = await nats.connect(server.url, connect_timeout=5)
+    try:
+        stream = client.jetstream()
+        await stream.add_stream(name="WATCHED", subjects=["orders.work"])
+        yield lambda content: stream.publish("orders.work", content)
+        await stream.delete_stream("WATCHED")
+    finally:
+        await client.close()

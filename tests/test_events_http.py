@@ -37,6 +37,11 @@ async def later(event: Event[Order]) -> None:
     raise Retry("the shop is closed", after_seconds=2.5)
 
 
+@on_event("order.whenever")
+async def whenever(event: Event[float]) -> None:
+    raise Retry("some time", after_seconds=event.data)
+
+
 @on_event("order.never")
 async def never(event: Event[Order]) -> None:
     raise Reject("such orders are not taken")
@@ -126,6 +131,13 @@ async def test_retry_tells_when(function: Process) -> None:
     assert (answer.status, answer.header("retry-after")) == (503, "3")
 
 
+@pytest.mark.parametrize("seconds", ["inf", "nan"])
+async def test_time_that_is_none_is_not_told(function: Process, seconds: str) -> None:
+    """The usual one is."""
+    answer = await push(function, {**ORDER, "type": "order.whenever", "data": seconds})
+    assert (answer.status, answer.header("retry-after")) == (503, "5")
+
+
 async def test_unexpected_exception_is_to_be_retried(function: Process) -> None:
     """503 without the exception, which is in the log."""
     answer = await push(function, {**ORDER, "type": "order.crash"})
@@ -184,7 +196,7 @@ async def test_content_type_may_be_written_in_any_case(function: Process, kind: 
     """RFC 9110 section 8.3.1: media types ignore case."""
     assert (await push(function, ORDER, {"Content-Type": kind})).status == 204
     batch = {"Content-Type": "Application/CloudEvents-Batch+json"}
-    assert (await call(function.port, "/", method="POST", headers=batch, body=b"[]")).status == 415
+    assert (await call(function.port, "/", method="POST", headers=batch, body=b"[]")).status == 204
 
 
 @pytest.mark.parametrize(
@@ -238,11 +250,20 @@ async def test_body_that_is_no_event_is_refused(function: Process, body: bytes) 
     assert (await push(function, body)).status in {400, 422}
 
 
-async def test_batch_is_refused_as_such(function: Process) -> None:
-    """A batch over HTTP has one status for many events."""
-    headers = {"Content-Type": "application/cloudevents-batch+json"}
-    answer = await call(function.port, "/", method="POST", headers=headers, body=b"[]")
+@pytest.mark.parametrize("kind", ["application/cloudevents+avro", "application/cloudevents-batch+protobuf"])
+async def test_other_formats_of_events_are_refused(function: Process, kind: str) -> None:
+    """415, and not a call of the surface."""
+    answer = await call(function.port, "/", method="POST", headers={"Content-Type": kind}, body=b"\x00")
     assert answer.status == 415
+
+
+async def test_binary_data_in_a_structured_event(function: Process) -> None:
+    """``data_base64`` is read by its content type."""
+    event = {**ORDER, "type": "note", "data_base64": "AP8=", "datacontenttype": "application/octet-stream"}
+    del event["data"]
+    assert (await push(function, event)).status == 204
+    await function.log_line(r"noted b'\x00\xff'")
+    assert (await push(function, {**event, "data_base64": "%%"})).status == 400
 
 
 async def test_other_verbs_are_refused(function: Process) -> None:
@@ -262,6 +283,27 @@ async def test_plain_handler_runs_in_a_thread(function: Process) -> None:
 async def test_calls_go_to_the_surface(function: Process) -> None:
     """What is no event reaches ``handle``."""
     assert (await call(function.port, "/", method="POST")).json() == "a call"
+
+
+async def test_handler_is_cut_at_its_time(tmp_path: Path) -> None:
+    """``EVENTS_TIMEOUT``: 503, so that it comes again."""
+    source = (
+        HANDLER
+        + """
+
+import asyncio
+
+@on_event("order.endless")
+async def endless(event: Event[Order]) -> None:
+    await asyncio.sleep(60)
+"""
+    )
+    async with run_function(source, EVENTS_TIMEOUT="300ms", EVENTS_UNKNOWN="ignore") as function:
+        answer = await push(function, {**ORDER, "type": "order.endless"})
+        unknown = await push(function, {**ORDER, "type": "unheard.of"})
+        await function.log_line("endless did not end in time")
+    assert (answer.status, bool(answer.header("retry-after")), unknown.status) == (503, True, 204)
+    assert 0.25 < answer.seconds < 2.0
 
 
 async def test_open_push_must_be_asked_for() -> None:

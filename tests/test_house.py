@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 import faasbase
+from deploy.brokers.__main__ import PLACES, STREAMS, TOPICS, VARIABLES
 from deploy.images import standins
 from faasbase.durations import parse_duration
+from tests.local_up import local_module
 from tests.staging import BASE, FUNCTIONS, ROOT, TEMPLATE
 
 STACK: dict[str, Any] = yaml.safe_load((ROOT / "stack.yml").read_text())["functions"]
@@ -104,6 +108,40 @@ def test_stack_file_is_taken_by_openfaas_ce(name: str) -> None:
     assert function["readonly_root_filesystem"] is True
     settings = function["environment"]
     assert parse_duration(settings["healthcheck_interval"]) + parse_duration(settings["write_timeout"]) < 30
+
+
+@pytest.mark.parametrize("environ", [{}, PLACES], ids=["as it is", "with brokers"])
+def test_stack_file_can_be_read_once_its_variables_are_in_it(
+    environ: Mapping[str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value that ends in a colon, as a default does, is a mapping where it stands without quotes."""
+    stackfile = local_module("stackfile", monkeypatch)
+    given = {name: f"{kind.lower()}://{kind}{place}" for name, (kind, place) in environ.items()}
+    functions = stackfile.read_stack(ROOT / "stack.yml", ROOT, given).functions
+    values = [value for function in functions.values() for value in function.environment.values()]
+    assert sorted(functions) == SAMPLES
+    assert set(given.values()) <= set(values)
+
+
+def test_places_of_the_samples_are_made_with_the_brokers() -> None:
+    """Each topic and subject that they are told of, and the address of the Redis that they share."""
+    for kind, place in PLACES.values():
+        name = urlsplit(place).path.removeprefix("/")
+        subjects = [subject.removesuffix(">") for subjects in STREAMS.values() for subject in subjects]
+        assert name in TOPICS if kind == "Kafka" else name in STREAMS or name.startswith(tuple(subjects))
+    assert f"${{{VARIABLES['Redis']}:-memory://}}" in (ROOT / "stack.yml").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(STACK))
+def test_functions_that_take_events_are_closed_to_forged_ones(name: str) -> None:
+    """Only what an anonymous connector calls is open; secrets that are named are mounted."""
+    settings = STACK[name]["environment"]
+    takes_events = "@on_event" in (FUNCTIONS / name / "handler.py").read_text()
+    is_open = "EVENTS_HTTP_PUBLIC" in settings
+    assert is_open == ("topic" in STACK[name].get("annotations", {}))
+    assert takes_events == (is_open or "EVENTS_HTTP_SECRET" in settings)
+    named = {settings[setting] for setting in ("EVENTS_HTTP_SECRET", "PUBLISH_SECRET") if setting in settings}
+    assert named == set(STACK[name].get("secrets", []))
 
 
 def test_public_names_are_those_that_can_be_imported() -> None:

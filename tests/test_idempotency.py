@@ -21,6 +21,7 @@ from faasbase.caching import open_cache
 from faasbase.context import CallContext, enter_call
 from faasbase.errors import Reject, Retry
 from faasbase.idempotency import Ledger, OperationLostError, activate_ledger, open_ledger
+from faasbase.idempotency.memory import MemoryRecords
 from faasbase.settings import Settings
 from tests.servers import RedisServer
 
@@ -338,9 +339,29 @@ async def test_event_in_progress_is_to_be_sent_again(ledger: Ledger, held: Runs)
     await held.began.wait()
     with pytest.raises(Retry) as again:
         await fulfil(event)
-    assert again.value.after_seconds is not None
+    assert (again.value.after_seconds, again.value.counts) == (5.0, False)
     held.may_end.set()
     await first
+
+
+async def test_event_whose_run_is_gone_is_to_be_sent_again_when_its_lease_is_over(held: Runs) -> None:
+    """A lease that was not renewed in time belongs to nobody who lives."""
+
+    @idempotent()
+    async def fulfil(event: Event[Order]) -> None:
+        await held.one()
+
+    event = Event[Order](specversion="1.0", id="e-1", source="/shop", type="order", data=Order())
+    now, pauses = 0.0, []
+    with activate_ledger(Ledger(MemoryRecords(clock=lambda: now))):
+        first = asyncio.create_task(fulfil(event))
+        await held.began.wait()
+        first.cancel()
+        for now in (29.0, 31.0):  # noqa: B007 - the clock
+            with pytest.raises(Retry) as again:
+                await fulfil(event)
+            pauses.append(again.value.after_seconds)
+    assert pauses == [5.0, 29.0]
 
 
 async def test_response_comes_back_with_status_headers_and_body(ledger: Ledger) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from tests.otlp_sink import otlp_sink
 from tests.processes import run_function
-from tests.staging import TEMPLATE
+from tests.staging import BASE, TEMPLATE
 from tests.wire import call
 
 pytestmark = pytest.mark.anyio
@@ -62,3 +65,13 @@ async def test_endpoint_brings_the_sdk() -> None:
         modules = await imported(OTEL_EXPORTER_OTLP_ENDPOINT=sink.url)
     assert "opentelemetry.sdk.trace" in modules
     assert of(("redis", "boto3", "aiokafka", "nats", "PIL"), modules) == []
+
+
+def test_nats_comes_without_what_it_needs_for_websockets_only() -> None:
+    """aiohttp, which the base has for S3, costs a start more than all of NATS."""
+    program = "import sys, faasbase.events.nats; print('aiohttp' in sys.modules, 'nats.aio.client' in sys.modules)"
+    environ = {**os.environ, "PYTHONPATH": str(BASE)}
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True, timeout=30
+    )
+    assert run.stdout.split() == ["False", "True"]

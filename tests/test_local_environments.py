@@ -252,5 +252,5 @@ def test_environment_that_no_function_uses_is_removed_at_the_end(
     assert installed(old) == ["one"]
     (small.folder / "functions-half-made").mkdir()
     assert first.remove_unused() == 2
-    assert [folder.name for folder in small.folder.glob("*-*")] == [new.parent.parent.name]
+    assert [folder.name for folder in small.folder.glob("functions-*")] == [new.parent.parent.name]
     assert installed(new) == ["two"]

@@ -104,6 +104,19 @@ def test_make_up_and_the_curl_that_follows(checkout: Path, tmp_path: Path) -> No
         assert (opened.status_code, len(opened.content)) == (200, answers[1]["bytes"])
 
 
+def test_an_order_goes_through_three_functions(checkout: Path) -> None:
+    """The README's second example, on nothing but this machine."""
+    port = _free_port()
+    curls = _command("order-intake").replace(":8080", f":{port}")
+    with _running(_command("make up").strip() + f" PORT={port}", checkout) as log:
+        order, stock = curls.split("curl -s")[1:]
+        done = subprocess.run(["bash", "-c", f"curl -s {order}"], capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["order_id"]
+        wait_until(lambda: "order.fulfilled" in log.read_text(), "notified")
+        done = subprocess.run(["bash", "-c", f"curl -s {stock}"], capture_output=True, text=True, check=True)
+        assert done.stdout == "98"
+
+
 @pytest.mark.tool("faas-cli")
 def test_a_function_of_ones_own(tmp_path: Path) -> None:
     """In an empty folder: pull, new, up, curl; then the README's unit test of the handler."""
@@ -151,10 +164,11 @@ def test_template_is_pinned_by_a_git_ref_and_staged_for_a_build(tmp_path: Path) 
 
 
 def test_python_of_the_readme_imports_what_exists() -> None:
-    """Every name that a snippet takes from faasbase is public."""
-    blocks: list[str] = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    """Every name that a snippet takes from faasbase is public, here and in the template's README."""
+    both = README + (TEMPLATE / "README.md").read_text()
+    blocks: list[str] = re.findall(r"^```python\n(.*?)^```", both, re.MULTILINE | re.DOTALL)
     imports = [line for block in blocks for line in block.splitlines() if line.startswith("from faasbase")]
-    assert len(imports) >= 4
+    assert len(imports) >= 3
     environ = {**os.environ, "PYTHONPATH": str(BASE)}
     subprocess.run([sys.executable, "-c", "\n".join(imports)], env=environ, check=True)
 
@@ -162,7 +176,8 @@ def test_python_of_the_readme_imports_what_exists() -> None:
 def test_settings_of_the_readme_are_those_of_the_code() -> None:
     """Each setting in the table is one that is read."""
     source = "".join(path.read_text() for path in (BASE / "faasbase").rglob("*.py"))
-    table = (TEMPLATE / "README.md").read_text().split("## Settings")[1].split("## The cache")[0]
+    text = (TEMPLATE / "README.md").read_text()
+    table = text.split("## Settings")[1].split("## The cache")[0] + text.split("## Events")[1]
     first_cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
     names = [name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)]
     assert len(names) >= 15

@@ -62,6 +62,13 @@ def test_secret_settings_are_known(tmp_path: Path, environ: dict[str, str]) -> N
     assert "canary" not in Redactor(tmp_path, environ).text("it says canary-4711 here")
 
 
+def test_setting_that_names_secrets_hides_no_names(tmp_path: Path) -> None:
+    """What names none may be a secret itself, put in the wrong place."""
+    (tmp_path / "events-key").write_text("the key of the events")
+    redactor = Redactor(tmp_path, {"PUBLISH_SECRET": "events-key", "WEBHOOK_SECRET": "hooks-key"})
+    assert redactor.text("events-key is there, hooks-key is not") == "events-key is there, *** is not"
+
+
 def test_password_with_a_slash_is_known(tmp_path: Path) -> None:
     """No URL may have one, and many have."""
     assert "nary" not in Redactor(tmp_path, {"SHOP_DB": "postgres://u:ca/nary-4711@db/shop"}).text("with ca/nary-4711")

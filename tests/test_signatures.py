@@ -246,6 +246,18 @@ def test_replays_are_remembered_within_bounds() -> None:
     assert len(replays) == 1
 
 
+def test_one_signers_many_messages_make_none_of_anothers_doubtful() -> None:
+    """A flood of pushed events would have a partner's webhook refused as replayed, though it never came before."""
+    replays = Replays(most=3, clock=lambda: 1000.0)
+    assert replays.take(b"partner's first", 800.0, 300.0, signer="partner")
+    for number in range(9):
+        assert replays.take(b"event %d" % number, 990.0 + number, 86_400.0, signer="events", in_doubt=True)
+    assert replays.take(b"partner's second", 900.0, 300.0, signer="partner")
+    assert not replays.take(b"partner's first", 800.0, 300.0, signer="partner")
+    assert not replays.take(b"another event", 990.0, 300.0, signer="events")
+    assert not replays.take(b"event 8", 998.0, 86_400.0, signer="partner")
+
+
 CHECKED = """
 from typing import Annotated
 

@@ -28,6 +28,13 @@ BROKEN = {
         "async def handle() -> None: ...\n",
         ["no database"],
     ),
+    "setting that a lifespan refuses": (
+        "from contextlib import asynccontextmanager\n"
+        "from faasbase.errors import SettingError\n"
+        "@asynccontextmanager\nasync def lifespan(app):\n    raise SettingError('STOCK_URL', 'is odd')\n    yield\n"
+        "async def handle() -> None: ...\n",
+        ["start failed: setting STOCK_URL cannot be used: is odd"],
+    ),
     "app that cannot be called": ("app = {}\n", ["function/handler.py", "ASGI"]),
     "lifespan that cannot be called": (
         "lifespan = 3\nasync def handle() -> None: ...\n",

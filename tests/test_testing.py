@@ -196,3 +196,37 @@ def test_idempotent_handler_is_checked_as_at_start(monkeypatch: pytest.MonkeyPat
             pass
     with client(recorded) as function:
         assert function.post("/?n=3", headers={"idempotency-key": "k"}).json() == 3
+
+
+EVENTS = """
+from faasbase import Event, on_event, publish
+from pydantic import BaseModel
+
+
+class Order(BaseModel):
+    id: int
+
+
+@on_event("order.created")
+async def fulfil(event: Event[Order]) -> None:
+    await publish("order.fulfilled", event.data)
+
+
+async def handle(order: Order) -> None:
+    await publish("order.fulfilled", order)
+"""
+
+
+def test_events_are_brought_and_those_published_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a handler of events and from `handle` alike; ids are derived from the event that was handled."""
+    handler = module_of(EVENTS, monkeypatch)
+    with client(handler) as function:
+        assert function.publish_event("order.created", {"id": 7}, id="e-1").status_code == 204
+        assert function.publish_event("order.created", {"id": "x"}).status_code == 422
+        assert function.post("/", json={"id": 8}).status_code == 200
+        assert function.publish_event("order.created", handler.Order(id=9)).status_code == 204
+        first, second, third = function.published
+    assert third.data == {"id": 9}
+    assert (first.type, first.data, second.data) == ("order.fulfilled", {"id": 7}, {"id": 8})
+    assert first.source == "/function/function"
+    assert first.id != second.id

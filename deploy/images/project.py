@@ -29,6 +29,7 @@ class Function:
     build_secrets: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, str] | None = None
     environment: Mapping[str, str] | None = None
+    secrets: Sequence[str] = ()
 
 
 def functions(stack: Path = STACK) -> list[Function]:
@@ -45,6 +46,7 @@ def functions(stack: Path = STACK) -> list[Function]:
             build_secrets={key: str(stack.parent / path) for key, path in (fields.get("build_secrets") or {}).items()},
             limits=fields.get("limits"),
             environment={key: str(value) for key, value in (fields.get("environment") or {}).items()},
+            secrets=fields.get("secrets") or (),
         )
         for name, fields in found.items()
     ]

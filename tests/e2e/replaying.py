@@ -65,14 +65,14 @@ class ForegroundContainer(Process):
         super().dispose(patience_seconds)
 
 
-def run_image(engine: Engine, image: str, row: Row, shape: str) -> Running:
-    """Run *image*, which has *shape*, with the settings of *row*."""
+def run_image(engine: Engine, image: str, shape: str, settings: Mapping[str, str | None]) -> Running:
+    """Run *image*, which has *shape*, on the network and with the loopback of this machine."""
 
     def start(folder: Path) -> Process:
         ports: dict[str, str | None] = {"port": str(free_port()), "metrics_port": str(free_port())}
         if shape == "watchdog":
             ports["upstream_url"] = f"http://127.0.0.1:{free_port()}"
-        given = {**SETTINGS, **ports, **row.settings}
+        given = {**SETTINGS, **ports, **settings}
         return ForegroundContainer(engine, image, folder, {k: v for k, v in given.items() if v is not None})
 
     return RunningWatchdog(start) if shape == "watchdog" else Running(start)
@@ -81,7 +81,7 @@ def run_image(engine: Engine, image: str, row: Row, shape: str) -> Running:
 async def replay(engine: Engine, image: str, row: Row, *, shape: str, target: Target) -> None:
     """Run *image* for *row*, take its steps, and expect what the row expects of *target*."""
     refusals = row.refusals(target)
-    running = run_image(engine, image, row, shape)
+    running = run_image(engine, image, shape, row.settings)
     if refusals or "suppress_lock" in row.settings:
         running = running.unwaited()
     async with running as process:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import re
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import pytest
 
 from deploy.images.engine import Engine
 from deploy.images.pods import USER
-from deploy.images.project import TEMPLATE, Function, additional_packages, functions
+from deploy.images.project import TEMPLATE, Function, functions
 from tests.e2e.conftest import Build
-from tests.e2e.containers import METRICS_PORT, PORT, Container, run_container
+from tests.e2e.containers import METRICS_PORT
+from tests.e2e.deployed import OTHER_KEY, WEBHOOK, Deployed, deploy
 from tests.pictures import encoded, photo
-from tests.wire import Answer, call
 
 pytestmark = pytest.mark.anyio
 
@@ -26,6 +25,8 @@ NEW = Function("hello", TEMPLATE / "function", "", {}, limits={"cpu": "500m", "m
 """What ``faas-cli new`` hands out."""
 FUNCTIONS = (NEW, *functions())
 GRACE_SECONDS = 30.0
+JSON = {"Content-Type": "application/json"}
+PEAR = {"sku": "pear", "quantity": 1}
 
 # Runs in the container: names each folder and file outside of the kernel's own in which something can be written.
 FIND_WRITABLE = """
@@ -46,36 +47,22 @@ EVERY_CONTAINERS = ("/tmp", "/dev/shm", "/dev/mqueue")
 """What is writable in each container of Kubernetes, and /tmp, which the chart mounts."""
 
 
-@dataclass(frozen=True)
-class Deployed:
-    """A function and the container that it runs in."""
-
-    function: Function
-    container: Container
-
-    async def call(self, path: str, body: bytes = b"", *, port: int = PORT, kind: str = "application/json") -> Answer:
-        """Call it, with POST where there is a *body*."""
-        method = "POST" if body else "GET"
-        headers = {"Content-Type": kind} if body else {}
-        host = self.container.address
-        return await call(port, path, host=host, method=method, headers=headers, body=body)
-
-
 Check = Callable[[Deployed], Awaitable[None]]
 
 
 async def greets(deployed: Deployed) -> None:
     """Typed JSON goes in and out, and what is not of the type is a problem that names the field."""
-    answer = await deployed.call("/", b'{"name": "Ada"}')
+    answer = await deployed.call("/", b'{"name": "Ada"}', headers=JSON)
     assert (answer.status, answer.json()) == (200, {"message": "Hello, Ada!"})
-    refused = await deployed.call("/", b'{"name": 3}')
+    refused = await deployed.call("/", b'{"name": 3}', headers=JSON)
     assert (refused.status, refused.header("content-type")) == (422, "application/problem+json")
     assert "name" in json.dumps(refused.json()["errors"])
 
 
 async def resizes(deployed: Deployed) -> None:
     """An image comes back smaller; its link is served from ``/tmp``, the one place that it may write."""
-    answer = await deployed.call("/?op=resize:20x15", encoded(photo(40, 30), "JPEG"), kind="image/jpeg")
+    kind = {"Content-Type": "image/jpeg"}
+    answer = await deployed.call("/?op=resize:20x15", encoded(photo(40, 30), "JPEG"), headers=kind)
     assert answer.status == 200, answer
     assert (answer.json()["width"], answer.json()["height"]) == (20, 15)
     link = urlsplit(answer.json()["processed_url"])
@@ -84,26 +71,61 @@ async def resizes(deployed: Deployed) -> None:
     assert (stored.status, stored.body[:2]) == (200, b"\xff\xd8")
 
 
-CALLS: Mapping[str, Check] = {"hello": greets, "image-processor": resizes}
+async def takes_orders(deployed: Deployed) -> None:
+    """An order is accepted once the gateway has its event for order-worker, signed."""
+    body = json.dumps({"customer": "ada@example.com", "lines": [PEAR]}).encode()
+    answer = await deployed.call("/", body, headers={**JSON, "Idempotency-Key": uuid.uuid4().hex})
+    assert answer.status == 202, answer
+    sent = deployed.sent()
+    assert (sent.path, sent.headers["ce-type"]) == ("/async-function/order-worker", "order.created")
+    assert json.loads(sent.body)["id"] == answer.json()["order_id"]
 
 
-def run(engine: Engine, build: Build, function: Function) -> AbstractContextManager[Container]:
-    """Build *function* on the shared base and run it as the stack file deploys it."""
-    packages = additional_packages(function)
-    image = build(function.handler, function.name, **{**function.build_args, "ADDITIONAL_PACKAGE": packages})
-    # faas-cli sends the template's fprocess along, and the name of a pod ends as a ReplicaSet makes it.
-    env = {"fprocess": "python index.py", **(function.environment or {})}
-    pod = f"{function.name}-6d4f9c7b8-x2k5p"
-    return run_container(engine, image, limits=function.limits, env=env, options=("--hostname", pod))
+async def reserves(deployed: Deployed) -> None:
+    """A signed order takes from the stock, and the gateway has the outcome for notifier; a forged one does nothing."""
+    before = int((await deployed.call("/stock/pear")).json())
+    order = {"id": uuid.uuid4().hex, "customer": "ada@example.com", "lines": [PEAR]}
+    assert (await deployed.push("order.created", order)).status == 204
+    sent = deployed.sent()
+    assert (sent.path, sent.headers["ce-type"]) == ("/async-function/notifier", "order.fulfilled")
+    assert (await deployed.push("order.created", {**order, "id": "forged"}, OTHER_KEY)).status == 401
+    assert int((await deployed.call("/stock/pear")).json()) == before - 1
+
+
+async def notifies(deployed: Deployed) -> None:
+    """What became of an order is told to the webhook."""
+    outcome = {"order_id": uuid.uuid4().hex, "customer": "ada@example.com"}
+    assert (await deployed.push("order.fulfilled", outcome)).status == 204
+    last = deployed.gateway.taken[-1]
+    assert (last.path, json.loads(last.body)["data"]["order_id"]) == (WEBHOOK, outcome["order_id"])
+
+
+async def reports(deployed: Deployed) -> None:
+    """The cron-connector's call has the day's report written, to ``/tmp``."""
+    answer = await deployed.call("/", headers={"X-Topic": "cron-function", "X-Connector": "cron-connector"})
+    assert answer.status == 204, answer
+    (report,) = (deployed.container.tmp / "objects" / "reports").glob("*.json")
+    assert set(json.loads(report.read_text())) == {"folders", "objects", "total_bytes"}
+
+
+# Each has one call answered with success that is posted.
+CALLS: Mapping[str, Check] = {
+    "hello": greets,
+    "image-processor": resizes,
+    "order-intake": takes_orders,
+    "order-worker": reserves,
+    "notifier": notifies,
+    "nightly": reports,
+}
 
 
 @pytest.fixture(scope="module", params=FUNCTIONS, ids=lambda function: function.name)
 def deployed(request: pytest.FixtureRequest, engine: Engine, build: Build) -> Iterator[Deployed]:
     """Run each function in turn, healthy."""
     function: Function = request.param
-    with run(engine, build, function) as container:
-        container.wait_healthy()
-        yield Deployed(function, container)
+    with deploy(engine, build, function) as deployed:
+        deployed.container.wait_healthy()
+        yield deployed
 
 
 async def test_it_is_healthy_gets_ready_and_answers(deployed: Deployed) -> None:
@@ -119,16 +141,16 @@ async def test_metrics_are_of_watchdogs_on_a_port_of_their_own(deployed: Deploye
     await CALLS[deployed.function.name](deployed)
     metrics = (await deployed.call("/metrics", port=METRICS_PORT)).text
     assert await counted(deployed) == before + 1
-    assert re.search(r'^http_request_duration_seconds_count\{code="200",method="post"\} \d', metrics, re.MULTILINE)
+    assert re.search(r'^http_request_duration_seconds_count\{code="20\d",method="post"\} \d', metrics, re.MULTILINE)
     assert re.search(r"^http_requests_in_flight 0(\.0)?$", metrics, re.MULTILINE)
     assert "http_requests_total" not in (await deployed.call("/metrics")).text
 
 
 async def counted(deployed: Deployed) -> float:
-    """Return how many calls were posted and answered with 200, by the metrics."""
+    """Return how many calls were posted and answered with success, by the metrics."""
     metrics = (await deployed.call("/metrics", port=METRICS_PORT)).text
-    found = re.search(r'^http_requests_total\{code="200",method="post"\} (\S+)$', metrics, re.MULTILINE)
-    return float(found[1]) if found else 0.0
+    found = re.findall(r'^http_requests_total\{code="20\d",method="post"\} (\S+)$', metrics, re.MULTILINE)
+    return sum(map(float, found))
 
 
 async def test_each_line_of_the_log_is_json(deployed: Deployed) -> None:
@@ -136,7 +158,7 @@ async def test_each_line_of_the_log_is_json(deployed: Deployed) -> None:
     await CALLS[deployed.function.name](deployed)
     lines = deployed.container.logs()
     assert {line["function"] for line in lines} == {deployed.function.name}
-    assert any(line["logger"] == "faasbase.access" and line["status"] == 200 for line in lines)
+    assert any(line["logger"] == "faasbase.access" and line["status"] in (200, 202, 204) for line in lines)
     assert deployed.container.output().count("\n") == len(lines), "stderr says something too"
 
 
@@ -161,9 +183,10 @@ async def test_it_starts_soon_and_ends_well(
     function: Function, engine: Engine, build: Build, record_property: Callable[[str, object], None]
 ) -> None:
     """The first call is answered, whatever is still being imported; SIGTERM ends it with 0 within the pod's time."""
-    with run(engine, build, function) as container:
+    with deploy(engine, build, function) as deployed:
+        container = deployed.container
         healthy = container.wait_healthy()
-        await CALLS[function.name](Deployed(function, container))
+        await CALLS[function.name](deployed)
         answered = time.monotonic() - container.started_at
         begin = time.monotonic()
         assert container.stop() == 0, container.tail()

@@ -86,8 +86,20 @@ def test_a_start_writes_nothing_outside_tmp(engine: Engine, build: Build, user: 
     with _run(engine, image, *options, read_only=False) as container:
         _serve(container)
         assert container.stop() == 0
-        changes = engine.run("diff", container.name).splitlines()
-    assert [change for change in changes if not ENGINES_OWN.fullmatch(change)] == []
+        assert _changes(container) == []
+
+
+@pytest.mark.parametrize("url", ["kafka://127.0.0.1:9/orders?group=worker", "nats://127.0.0.1:9/ORDERS?durable=worker"])
+def test_a_consumers_start_writes_nothing_either(engine: Engine, build: Build, url: str) -> None:
+    """What only some functions import has bytecode as well; there is no broker, and that ends the start."""
+    image = build(ROOT / "functions" / "order-worker", "order-worker")
+    settings = {"EVENTS_URL": url, "EVENTS_START_TIMEOUT": "2s", "PYTHONDONTWRITEBYTECODE": ""}
+    options = [f"--env={name}={value}" for name, value in settings.items()]
+    with _run(engine, image, "--user=0:0", *options, read_only=False) as container:
+        engine.run("wait", container.name)
+        assert container.state().exit_code == 1
+        assert "setting EVENTS_URL cannot be used: nobody there has answered" in container.output()
+        assert _changes(container) == []
 
 
 def test_a_start_opens_no_file_for_writing_and_compiles_no_module(engine: Engine, build: Build) -> None:
@@ -111,6 +123,12 @@ def test_a_start_opens_no_file_for_writing_and_compiles_no_module(engine: Engine
     assert len(compiled) > 500
     # Some libraries look into sources; the launcher is a script, and those Python compiles each time, in memory.
     assert {path for path in read if path.endswith(".py")} - compiled == {"/home/app/index.py"}
+
+
+def _changes(container: Container) -> list[str]:
+    """Return what differs from the image in its root, but for what is the engine's doing."""
+    changes = container.engine.run("diff", container.name).splitlines()
+    return [change for change in changes if not ENGINES_OWN.fullmatch(change)]
 
 
 def _serve(container: Container) -> None:

@@ -1,9 +1,14 @@
-"""The virtual environments of a project, one for the gateway and one for each set of requirements of its functions."""
+"""
+The virtual environments of a project: the gateway's, the base's, and one for each set of requirements of its functions.
+
+Those of functions begin as the base's, file for file, so that only what a function adds has to be installed.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 import sys
 import time
@@ -19,6 +24,8 @@ COMPLETE = "complete"
 """A file inside each finished environment: one without it was interrupted, and is made anew."""
 USERS = "users"
 """A folder inside each environment of functions, with an empty file for each function that uses it."""
+INSTALLED = {"bin", "include", "lib", "lib64", "pyvenv.cfg"}
+"""What a virtual environment consists of."""
 KEPT_DAYS = 14
 """An environment that no ``up`` has used for so long is removed when the next one is made."""
 
@@ -54,17 +61,12 @@ class Environments:
         # All is read before the first step: its hash names the environment, so that nothing else may get in.
         lock, wanted = read_requirements(base / "requirements.txt"), read_requirements(requirements)
         build = (base / "pyproject.toml").read_bytes()
+        shared = self._made("base", [lock.wanted, build], lambda folder: self._install_base(base, build, lock, folder))
 
         def install(folder: Path) -> None:
-            # The gateway's pip does the work: an environment without one of its own is made in no time.
-            venv = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
-            self._installation.run("virtual environment", venv)
-            pip = [sys.executable, "-m", "pip", "--python", str(interpreter(folder))]
-            locked = ["--require-hashes", "-r", str(lock.write(folder / "base"))]
-            self._installation.run("the base's packages", [*pip, "install", *locked])
-            wheel = self._build(pip, base, build, folder)
-            self._installation.run("faasbase", [*pip, "install", "--no-deps", str(wheel)])
-            self._install_wanted(name, pip, wanted, wheel, folder)
+            # Links, and not copies: pip replaces files and writes into none.
+            shutil.copytree(shared, folder, symlinks=True, copy_function=os.link, ignore=_not_installed)
+            self._install_wanted(name, wanted, next((shared / "wheel").glob("*.whl")), folder)
 
         made = self._made("functions", [lock.wanted, build, wanted.wanted], install, user=name)
         return interpreter(made)
@@ -93,6 +95,16 @@ class Environments:
                     removed += _removed(folder)
         return removed
 
+    def _install_base(self, base: Path, build: bytes, lock: RequirementFiles, folder: Path) -> None:
+        # The gateway's pip does the work: an environment without one of its own is made in no time.
+        venv = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
+        self._installation.run("virtual environment", venv)
+        pip = _pip(folder)
+        locked = ["--require-hashes", "-r", str(lock.write(folder / "base"))]
+        self._installation.run("the base's packages", [*pip, "install", *locked])
+        wheel = self._build(pip, base, build, folder)
+        self._installation.run("faasbase", [*pip, "install", "--no-deps", str(wheel)])
+
     def _build(self, pip: Sequence[str], base: Path, build: bytes, folder: Path) -> Path:
         """Return a wheel of the base, made with the tool of its own locked list, so that pip fetches none unseen."""
         # From a copy, since a build may write into the folder that it builds from.
@@ -103,13 +115,11 @@ class Environments:
         self._installation.run("faasbase's wheel", [*pip, "wheel", *options, str(source)])
         return next((folder / "wheel").glob("*.whl"))
 
-    def _install_wanted(
-        self, name: str, pip: Sequence[str], wanted: RequirementFiles, wheel: Path, folder: Path
-    ) -> None:
+    def _install_wanted(self, name: str, wanted: RequirementFiles, wheel: Path, folder: Path) -> None:
         if wanted.wanted:
             # faasbase stands in no public index: named with its file, a stranger's of that name is never taken.
             named = [f"faasbase @ {wheel.as_uri()}", "-r", str(wanted.write(folder / "wanted"))]
-            self._installation.run(f"requirements of {name}", [*pip, "install", *named])
+            self._installation.run(f"requirements of {name}", [*_pip(folder), "install", *named])
 
     def _made(
         self, kind: str, inputs: Sequence[bytes], install: Callable[[Path], None], user: str | None = None
@@ -153,6 +163,15 @@ class Environments:
 def interpreter(folder: Path) -> Path:
     """Return the interpreter of the environment in *folder*."""
     return folder / "bin" / "python"
+
+
+def _pip(folder: Path) -> list[str]:
+    return [sys.executable, "-m", "pip", "--python", str(interpreter(folder))]
+
+
+def _not_installed(folder: str, names: Sequence[str]) -> set[str]:
+    """Leave out what the base's environment was made of, and what tells that it is complete."""
+    return set(names) - INSTALLED if (Path(folder) / COMPLETE).exists() else set()
 
 
 def _removed(folder: Path) -> bool:

@@ -48,7 +48,9 @@ async def _hints(url: str, deployment: Deployment) -> list[str]:
     elif command is None:
         command = _example(address, await _document(deployment), event_type[1] if event_type else None)
     is_set = "EVENTS_HTTP_PUBLIC" in {**os.environ, **function.environment}
-    return [command, *([OPEN_EVENTS] if event_type and not is_set else [])]
+    sources = function.environment.get("EVENTS_URL", os.environ.get("EVENTS_URL", "http:")).split(",")
+    is_pushed = any(source.strip().partition(":")[0] == "http" for source in sources)
+    return [command, *([OPEN_EVENTS] if event_type and is_pushed and not is_set else [])]
 
 
 def _documented(url: str, readme: Path) -> str | None:

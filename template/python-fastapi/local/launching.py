@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from environments import Environments
+from events import local_environment
 from guarding import Guardian
 from logbook import KEPT_CHARACTERS, Line, Logbook
 from output import Output
@@ -84,11 +85,12 @@ class Launcher:
 
     def _environment(self, function: Function, base: Path, folder: Path) -> dict[str, str]:
         port, metrics_port = free_ports(2)
+        given = local_environment(function.environment, self.project / ".secrets", self.gateway_url)
         inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
         return {
             **self._defaults(function),
             **inherited,
-            **{name: value for name, value in function.environment.items() if name not in NOT_INHERITED},
+            **{name: value for name, value in given.items() if name not in NOT_INHERITED},
             "port": str(port),
             "metrics_port": str(metrics_port),
             "LISTEN_HOST": ADDRESS,

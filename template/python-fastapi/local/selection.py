@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from events import pushing_secrets
 from stackfile import Function, Stack
 
 
@@ -64,5 +65,5 @@ def _missing_secrets(function: Function, project: Path) -> list[str]:
     return [
         f"{function.name}: its secret {secret} is missing, put it into .secrets/{secret}"
         for secret in function.secrets
-        if not (project / ".secrets" / secret).is_file()
+        if secret not in pushing_secrets(function.environment) and not (project / ".secrets" / secret).is_file()
     ]

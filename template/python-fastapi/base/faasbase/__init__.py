@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .callers import Caller
     from .context import CallContext, current_call
     from .errors import FaasError, FieldError, Problem, Reject, Retry
-    from .events import Event, on_event
+    from .events import Delivery, Event, PublishError, current_delivery, on_event, publish, publish_sync
     from .fetching import fetch
     from .idempotency import Operation, current_operation, idempotent
     from .metrics import counter, gauge, histogram
@@ -32,11 +32,13 @@ __all__ = [
     "CallContext",
     "Caller",
     "CallerDep",
+    "Delivery",
     "Event",
     "FaasError",
     "FieldError",
     "Operation",
     "Problem",
+    "PublishError",
     "Reject",
     "Retry",
     "Secret",
@@ -47,6 +49,7 @@ __all__ = [
     "counter",
     "current_cache",
     "current_call",
+    "current_delivery",
     "current_operation",
     "current_store",
     "fetch",
@@ -55,6 +58,8 @@ __all__ = [
     "idempotent",
     "on_event",
     "problem_responses",
+    "publish",
+    "publish_sync",
     "secret",
     "signed_headers",
     "span",
@@ -67,7 +72,7 @@ _HOMES = {
     "callers": ("Caller",),
     "context": ("CallContext", "current_call"),
     "errors": ("FaasError", "FieldError", "Problem", "Reject", "Retry"),
-    "events": ("Event", "on_event"),
+    "events": ("Delivery", "Event", "PublishError", "current_delivery", "on_event", "publish", "publish_sync"),
     "fetching": ("fetch",),
     "idempotency": ("Operation", "current_operation", "idempotent"),
     "metrics": ("counter", "gauge", "histogram"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .answering import answering
 from .caching import activate_cache, open_cache
-from .errors import Problem, SettingError
+from .errors import Problem
 from .fetching.current import activate_fetcher
 from .lifecycle import Lifecycle
 from .loading import Handler
@@ -74,6 +74,8 @@ async def resources(settings: Settings) -> AsyncIterator[None]:
         stack.enter_context(activate_fetcher(settings.fetching))
         stack.enter_context(activate_replays(Replays()))
         await stack.enter_async_context(_records(settings))
+        await stack.enter_async_context(_publisher(settings))
+        await stack.enter_async_context(_dead_letters(settings))
         yield
 
 
@@ -92,26 +94,55 @@ async def _records(settings: Settings) -> AsyncIterator[None]:
         yield
 
 
+@asynccontextmanager
+async def _publisher(settings: Settings) -> AsyncIterator[None]:
+    """Open what `publish` sends with, for a function that has imported events."""
+    if "faasbase.events" not in sys.modules or not settings.events.publish_url:
+        yield
+        return
+    from .events.publishing import opened_publisher
+
+    async with opened_publisher(settings):
+        yield
+
+
+@asynccontextmanager
+async def _dead_letters(settings: Settings) -> AsyncIterator[None]:
+    """Open what keeps the dead letters of pushed events; those that are fetched have their own."""
+    if "faasbase.events" not in sys.modules or not (settings.events.http and settings.events.deadletter_url):
+        yield
+        return
+    from .events.http.dead_letters import opened_dead_letters
+
+    async with opened_dead_letters(settings):
+        yield
+
+
+class _Pushed(NamedTuple):
+    """The app that pushed events go to, and what tells them from calls."""
+
+    marks: Callable[[Scope], bool]
+    app: ASGIApp
+
+
+_FETCHES = "this function fetches its events; `http:` in EVENTS_URL would let them be pushed as well"
+
+
 class _Dispatch:
     """Sends pushed events and requests for stored objects to their own apps, everything else to the surface."""
 
-    def __init__(self, surface: ASGIApp, events: ASGIApp | None) -> None:
+    def __init__(self, surface: ASGIApp, events: _Pushed | None) -> None:
         self._surface = surface
         self._events = events
         self._objects = instrument(answering(_serve_object))
-        if events is not None:
-            # Once, and only for functions with events: the module brings pydantic, and an import costs each call.
-            from .events.http import is_event
-
-            self._is_event = is_event
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             if scope["path"].startswith(scope.get("root_path", "") + OBJECTS_PATH):
                 await self._objects(scope, receive, send)
                 return
-            if self._events is not None and self._is_event(scope):
-                await self._events(scope, receive, send)
+            if self._events is not None and self._events.marks(scope):
+                await self._events.app(scope, receive, send)
                 return
         await self._surface(scope, receive, send)
 
@@ -124,15 +155,17 @@ async def _serve_object(scope: Scope, receive: Receive, send: Send) -> None:
     await app(scope, receive, send)
 
 
-def _events(handler: Handler, settings: Settings) -> ASGIApp | None:
+def _events(handler: Handler, settings: Settings) -> _Pushed | None:
     if not handler.events:
         return None
-    if not settings.events_http:
-        raise SettingError("EVENTS_URL", "nothing brings events to the function's @on_event handlers")
-    from .events.guarding import Pushers
-    from .events.http import EventsApp
+    if not settings.events.http:
+        # They are fetched then: a pushed one would pass by whoever guards the broker.
+        return None
+    from .events.http.app import EventsApp
+    from .events.http.marks import EventMarks
 
-    return instrument(answering(EventsApp(handler.events, Pushers(settings))))
+    marks = EventMarks(handler.events, alone=handler.form == "events")
+    return _Pushed(marks, instrument(answering(EventsApp(handler.events, settings))))
 
 
 def _handle_app(handler: Handler, settings: Settings) -> ASGIApp:
@@ -184,7 +217,7 @@ def _guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
 
 def _events_only_app(handler: Handler, settings: Settings) -> ASGIApp:
     async def nothing_else(scope: Scope, receive: Receive, send: Send) -> None:
-        raise Problem(404, "this function takes events only")
+        raise Problem(404, "this function takes events only" if settings.events.http else _FETCHES)
 
     return _with_lifespan(answering(nothing_else), handler.lifespan)
 

@@ -104,8 +104,9 @@ class SignatureCheck:
 
     Each message is taken once by a process, though several checks may see it in one call; one whose call has failed
     (5xx, 429, no answer) may come again, as the queues of OpenFaaS send it.  Replicas do not tell each other: an effect
-    that must not happen twice anywhere is `@idempotent`, with `Caller.message_id` as its key.  Neither path nor query
-    is signed.
+    that must not happen twice anywhere is `@idempotent`, with `Caller.message_id` as its key.  Where more messages come
+    than are remembered, old ones that may be repetitions are taken if *in_doubt* says so.  Neither path nor query is
+    signed.
     """
 
     def __init__(
@@ -113,9 +114,11 @@ class SignatureCheck:
         credentials: Credentials,
         tolerance_seconds: float = TOLERANCE_SECONDS,
         clock: Callable[[], float] = time.time,
+        *,
+        in_doubt: bool = False,
     ) -> None:
         self._credentials = credentials
-        self._tolerance_seconds = tolerance_seconds
+        self._tolerance_seconds, self._in_doubt = tolerance_seconds, in_doubt
         self._clock = clock
         self._own_replays = Replays(clock=clock)
         expect(tolerance_seconds)
@@ -140,20 +143,20 @@ class SignatureCheck:
         signer, digest = await _in_thread(signed, body, valid) if is_large else _hashed(signed, body, valid)
         if signer is None:
             raise missing or SignatureError("unknown", "the signature is not valid")
-        self._take(digest, signed.sent_at, scope)
+        self._take(digest, signed.sent_at, signer.secret, scope)
         return Caller(signer.secret, "signature", signed.message_id)
 
     def _read(self, scope: Any) -> Signed:
         return read_signed(scope["headers"], self._clock(), self._tolerance_seconds)
 
-    def _take(self, digest: bytes, sent_at: int, scope: Any) -> None:
+    def _take(self, digest: bytes, sent_at: int, signer: str, scope: Any) -> None:
         taken: set[bytes] = scope.setdefault(_TAKEN, set())
         if digest in taken:
             # By another check of this very call.
             return
         replays = current_replays(self._own_replays)
         # A message that is sent again is signed with another time; the same once more is somebody else's.
-        if not replays.take(digest, sent_at, self._tolerance_seconds):
+        if not replays.take(digest, sent_at, self._tolerance_seconds, signer=signer, in_doubt=self._in_doubt):
             raise SignatureError("replayed", "this message was taken before")
         taken.add(digest)
         exchange = scope.get(EXCHANGE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from os import urandom
@@ -19,7 +19,7 @@ _HOST = re.compile(rb"[A-Za-z0-9._-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:
 
 _MAX_HEADER_BYTES = 1024
 
-_current: ContextVar[CallContext | None] = ContextVar("faasbase.call", default=None)
+_current: ContextVar[CallContext | Callable[[], CallContext] | None] = ContextVar("faasbase.call", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,20 @@ class CallContext:
 
 def current_call() -> CallContext | None:
     """Return the call being handled, or None outside one."""
-    return _current.get()
+    call = _current.get()
+    if call is None or isinstance(call, CallContext):
+        return call
+    made = call()
+    _current.set(made)
+    return made
 
 
-def enter_call(call: CallContext) -> None:
-    """Make *call* the current one of this task; a task handles one call, so nothing has to be put back."""
+def enter_call(call: CallContext | Callable[[], CallContext]) -> None:
+    """
+    Make *call*, or what it returns when somebody asks, the current one of this task.
+
+    A task handles one call, or one event after the other, so nothing has to be put back.
+    """
     _current.set(call)
 
 

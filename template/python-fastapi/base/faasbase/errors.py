@@ -16,10 +16,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from math import ceil
+from math import ceil, inf
+from numbers import Real
 from typing import Any
 
 PROBLEM_TYPE = "application/problem+json"
+LONGEST_PAUSE_SECONDS = 7 * 24 * 3600.0
+"""What brokers keep messages for, where nobody says otherwise: an event that waits longer may be gone."""
 
 
 class FaasError(Exception):
@@ -120,19 +123,37 @@ class SecretMissingError(StartError, Problem):
 
 
 class Retry(FaasError):
-    """Ask for the event to be delivered again, *after_seconds* from now or when the sender's back-off says."""
+    """
+    Ask for the event to be delivered again, *after_seconds* from now or when the sender's back-off says.
 
-    def __init__(self, reason: str = "", *, after_seconds: float | None = None) -> None:
+    Seven days are the longest pause.  One that *counts* not is none of the event's attempts, which are bounded: it was
+    not even tried.
+
+    Raises:
+        TypeError: *after_seconds* is no number.
+        ValueError: It is below zero, or not finite.
+    """
+
+    def __init__(self, reason: object = "", *, after_seconds: float | None = None, counts: bool = True) -> None:
         super().__init__(reason)
-        self.reason, self.after_seconds = reason, after_seconds
+        self.reason, self.counts = str(reason), counts
+        self.after_seconds = None if after_seconds is None else _pause(after_seconds)
 
 
 class Reject(FaasError):
     """Give the event up for *reason*: no later delivery of it could succeed."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: object) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason)
+
+
+def _pause(seconds: float) -> float:
+    if not isinstance(seconds, Real):
+        raise TypeError(f"after_seconds must be a number, not {type(seconds).__name__}")
+    if not 0 <= seconds < inf:
+        raise ValueError("after_seconds must be finite, and not below zero")
+    return min(float(seconds), LONGEST_PAUSE_SECONDS)
 
 
 def _title(status: int) -> str:

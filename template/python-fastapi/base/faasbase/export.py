@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from .errors import missing_extra
 from .redaction import Redactor
 from .settings import Settings
 
 try:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+
+    from .otlp import SpanEncoder
 except ModuleNotFoundError as exc:
     raise missing_extra(exc, "opentelemetry", "otel") from exc
 
 from opentelemetry import trace
 from opentelemetry.trace import Span
-from opentelemetry.trace.status import Status
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope
@@ -29,42 +31,18 @@ if TYPE_CHECKING:
 Hook = Callable[[Span, "Scope"], None]
 
 
-class RedactingExporter(SpanExporter):
-    """Hands spans on with every text in them redacted; runs in the exporting thread, off the path of requests."""
+class RedactingExporter(OTLPSpanExporter):
+    """Sends spans with every text in them redacted; runs in the exporting thread, off the path of requests."""
 
-    def __init__(self, exporter: SpanExporter, redactor: Redactor) -> None:
-        self._exporter = exporter
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__()
         self._redactor = redactor
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        return self._exporter.export([self._redacted(span) for span in spans])
-
-    def shutdown(self) -> None:
-        self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return self._exporter.force_flush(timeout_millis)
-
-    def _redacted(self, span: ReadableSpan) -> ReadableSpan:
-        events = [Event(e.name, self._attributes(e.attributes), e.timestamp) for e in span.events]
-        description = span.status.description
-        return ReadableSpan(
-            name=self._redactor.text(span.name),
-            context=span.context,
-            parent=span.parent,
-            resource=span.resource,
-            attributes=self._attributes(span.attributes),
-            events=events,
-            links=span.links,
-            kind=span.kind,
-            status=Status(span.status.status_code, self._redactor.text(description) if description else None),
-            start_time=span.start_time,
-            end_time=span.end_time,
-            instrumentation_scope=span.instrumentation_scope,
-        )
-
-    def _attributes(self, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-        return {name: self._redactor.value(name, value) for name, value in (attributes or {}).items()}
+        # The library's own encodes for itself, and has no other way in for what is encoded already.
+        body = SpanEncoder(self._redactor).encode(spans)
+        sent = not self._shutdown and self._client.export(body).success
+        return SpanExportResult.SUCCESS if sent else SpanExportResult.FAILURE
 
 
 def otlp_provider(settings: Settings, redactor: Redactor) -> TracerProvider:
@@ -76,13 +54,8 @@ def otlp_provider(settings: Settings, redactor: Redactor) -> TracerProvider:
     Raises:
         MissingExtraError: ``faasbase[otel]`` is not installed.
     """
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    except ModuleNotFoundError as exc:
-        raise missing_extra(exc, "opentelemetry", "otel") from exc
     provider = TracerProvider(resource=_resource(settings))
-    exporter = RedactingExporter(OTLPSpanExporter(), redactor)
-    provider.add_span_processor(BatchSpanProcessor(exporter))
+    provider.add_span_processor(BatchSpanProcessor(RedactingExporter(redactor)))
     trace.set_tracer_provider(provider)
     return provider
 

@@ -8,6 +8,8 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+from .errors import StartError
+
 HANDLER = "function.handler"
 """The module that faas-cli makes of a function's folder."""
 
@@ -40,3 +42,16 @@ def handled_failure() -> tuple[type[BaseException], BaseException, TracebackType
     while own is not None and own.tb_frame.f_code.co_filename.startswith(_LIBRARIES):
         own = own.tb_next
     return kind, error, own or trace
+
+
+def in_lifespan(error: Exception) -> str:
+    """Say in one line what a function's lifespan has raised."""
+    return f"{describe_failure(error)} (in the lifespan)"
+
+
+def lifespan_failure(error: Exception | None, otherwise: StartError) -> StartError:
+    """Return why a start has failed: what the lifespan has raised, if it was that, else *otherwise*."""
+    if error is None:
+        return otherwise
+    # One of ours says by itself what is wrong, and where is no news.
+    return StartError(str(error) if isinstance(error, StartError) else in_lifespan(error))

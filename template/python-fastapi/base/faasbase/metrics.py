@@ -49,6 +49,11 @@ class _Series:
             series = self._known[values] = self._metric.labels(**labels)  # type: ignore[index]
             return series
 
+    def forget(self, labels: Mapping[str, str]) -> None:
+        values = tuple(map(labels.__getitem__, self._names))
+        if self._known.pop(values, None) is not None:
+            self._metric.remove(*values)
+
 
 class Counter:
     """A number that only grows; each increment carries the current trace as its exemplar."""
@@ -123,6 +128,10 @@ class Gauge:
     def read_from(self, read: Callable[[], float], **labels: str) -> None:
         """Ask *read* for the number at each scrape, which is cheaper than setting it all the time."""
         self._series.of(labels).set_function(read)
+
+    def forget(self, **labels: str) -> None:
+        """Show the series of *labels* no more; nothing happens where there is none."""
+        self._series.forget(labels)
 
 
 def counter(name: str, description: str, labels: Sequence[str] = ()) -> Counter:

@@ -6,16 +6,16 @@ Everything here takes time linear in the length of the text, whatever the text i
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
-from stat import S_ISREG
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
+from .secret_values import SHORTEST_SECRET, SecretFile, pieces_of, secret_files, values_of, worth_hiding
 from .secrets import hidden_values
 
 MASK = "***"
@@ -42,23 +42,19 @@ _ASSIGNMENT = re.compile(
     rf"(?=[acejmpst])((?:{_NAMES}){_SEPARATOR})(?:{_QUOTED}|[\[{{(][^\r\n]*+|{_BARE})", re.IGNORECASE
 )
 _BEARER = re.compile(r"([BbDd](?i:earer|asic|igest))\s{1,8}[^\s\"'<>,;&)}\]]{4,}")
+_MASKED_BEARER = rf"\1 {MASK}"
 _JWT = re.compile(r"eyJ(?<![\w-]eyJ)[\w-]{6,}+(?:\.[\w-]*+){2,4}")
 # The second form is a password with a slash in it, which must not be the port of an URL with an @ in its path.
 _USERINFO = re.compile(r"://(?:[^\s/\"']+|[^\s/@:\"'\[]*+:(?!\d{1,5}/)(?:[^\s\"':@]++|@|:(?!//))*)@")
 
-_SHORTEST_SECRET = 6
 _RESCAN_SECONDS = 30.0
-_MAX_SECRET_FILES = 256
-_MAX_SECRET_BYTES = 64 * 1024
-_MAX_SCANNED_BYTES = 1024 * 1024
-_MAX_VALUES_OF_FILE = 128
 _MAX_VALUES = 1024
 _MAX_DEPTH = 6
+_MAX_NAMES = 1024
 
 _RUN = 4
-_STRIDE = _SHORTEST_SECRET - _RUN + 1
-_PUBLIC_PEM = ("CERTIFICATE", "PUBLIC KEY", "CERTIFICATE REQUEST", "CRL", "PARAMETERS")
-_PIECE = re.compile(rf"[^\s\"',;=]{{{2 * _SHORTEST_SECRET + 1},}}=*")
+_STRIDE = SHORTEST_SECRET - _RUN + 1
+_FILE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}")
 
 
 class Redactor:
@@ -79,8 +75,8 @@ class Redactor:
     ) -> None:
         self._secrets_dir = secrets_dir
         self._fields = frozenset(name.lower() for name in fields)
-        self._from_settings = sorted(set(_secret_settings(environ or {})))
-        self._files: list[_SecretFile] = []
+        self._from_settings = sorted(set(_secret_settings(environ or {}, secrets_dir)))
+        self._files: list[SecretFile] = []
         self._used: tuple[str, ...] = ()
         self._known = _KnownValues(self._from_settings)
         self._clock, self._next_scan = clock, clock()
@@ -88,7 +84,7 @@ class Redactor:
     def text(self, text: str) -> str:
         """Return *text* with every known secret and everything shaped like one masked."""
         text = self._known_values().masked(text)
-        text = _BEARER.sub(rf"\1 {MASK}", _JWT.sub(MASK, text))
+        text = _BEARER.sub(_MASKED_BEARER, _JWT.sub(MASK, text) if "eyJ" in text else text)
         if "://" in text:
             text = _USERINFO.sub(f"://{MASK}@", text)
         if ":" in text or "=" in text or "," in text:
@@ -115,16 +111,16 @@ class Redactor:
     def _sensitive(self, name: str, value: Any) -> bool:
         if name.lower() in self._fields:
             return True
-        return bool(_SENSITIVE_NAME.search(name)) and not _is_count(name, value)
+        return _names_a_secret(name) and not _is_count(name, value)
 
     def _known_values(self) -> _KnownValues:
         now, used = self._clock(), hidden_values()
         if now >= self._next_scan or used is not self._used:
             self._next_scan = now + _RESCAN_SECONDS
-            files = _secret_files(self._secrets_dir)
+            files = secret_files(self._secrets_dir)
             if files != self._files or used is not self._used:
-                values = _worth_hiding(chain.from_iterable(map(_values, used)))
-                self._known = _KnownValues(chain(self._from_settings, values, _contents(files)))
+                values = worth_hiding(chain.from_iterable(map(pieces_of, used)))
+                self._known = _KnownValues(chain(self._from_settings, values, values_of(files)))
                 self._files, self._used = files, used
         return self._known
 
@@ -141,11 +137,13 @@ class _KnownValues:
         self._by_run: dict[tuple[str, ...], list[str]] = {}
         for value in islice(values, _MAX_VALUES):
             # Of the middle, since many secrets of one kind begin or end alike.
-            middle = (len(value) - _SHORTEST_SECRET) // 2
+            middle = (len(value) - SHORTEST_SECRET) // 2
             for start in range(middle, middle + _STRIDE):
                 self._by_run.setdefault(tuple(value[start : start + _RUN]), []).append(value)
 
     def masked(self, text: str) -> str:
+        if not self._by_run:
+            return text
         runs = zip(*(text[start::_STRIDE] for start in range(_RUN)), strict=False)
         if found := self._by_run.keys() & runs:
             # A value that holds another one goes first, or its rest would stay.
@@ -154,19 +152,30 @@ class _KnownValues:
         return text
 
 
+@lru_cache(_MAX_NAMES)
+def _names_a_secret(name: str) -> bool:
+    return _SENSITIVE_NAME.search(name) is not None
+
+
 def _is_count(name: str, value: Any) -> bool:
     number = isinstance(value, int | float) or (isinstance(value, str) and value.isdigit())
     return number and name.lower().endswith("tokens")
 
 
-def _secret_settings(environ: Mapping[str, str]) -> Iterator[str]:
+def _secret_settings(environ: Mapping[str, str], secrets_dir: Path) -> Iterator[str]:
     for name, value in environ.items():
         if name.upper().endswith("_HEADERS"):
-            yield from _worth_hiding(_header_values(value))
+            yield from worth_hiding(_header_values(value))
         elif _SENSITIVE_NAME.search(name) and name not in _SHELLS_OWN and not _is_count(name, value):
-            yield from _worth_hiding([value])
+            # A name of secrets may stand in any log; what names none may be one itself, put in the wrong place.
+            if not _names_secrets(value, secrets_dir):
+                yield from worth_hiding([value])
         elif "://" in value:
-            yield from _worth_hiding(_passwords(value))
+            yield from worth_hiding(_passwords(value))
+
+
+def _names_secrets(value: str, secrets_dir: Path) -> bool:
+    return all(_FILE_NAME.fullmatch(name) and (secrets_dir / name).is_file() for name in value.split(","))
 
 
 def _header_values(setting: str) -> Iterator[str]:
@@ -185,66 +194,3 @@ def _passwords(setting: str) -> Iterator[str]:
         for part in (rest.partition("/")[0], rest):
             password = part.rpartition("@")[0].partition(":")[2]
             yield from (password, unquote(password))
-
-
-class _SecretFile(NamedTuple):
-    size: int
-    path: str
-    inode: int
-    changed_ns: int
-
-
-def _secret_files(folder: Path) -> list[_SecretFile]:
-    """Return the files of *folder* with what tells that one has changed."""
-    try:
-        with os.scandir(folder) as entries:
-            visible = (entry for entry in entries if not entry.name.startswith("."))
-            return sorted(filter(None, map(_state, islice(visible, _MAX_SECRET_FILES))))
-    except OSError:
-        return []
-
-
-def _state(entry: os.DirEntry[str]) -> _SecretFile | None:
-    try:
-        status = entry.stat()
-    except OSError:
-        return None
-    # Opening a pipe would wait for its writer.
-    regular = S_ISREG(status.st_mode)
-    return _SecretFile(status.st_size, entry.path, status.st_ino, status.st_ctime_ns) if regular else None
-
-
-def _contents(files: Iterable[_SecretFile]) -> Iterator[str]:
-    left = _MAX_SCANNED_BYTES
-    for secret in files:
-        try:
-            with Path(secret.path).open("rb") as file:
-                content = file.read(min(_MAX_SECRET_BYTES, left))
-        except OSError:
-            continue
-        left -= len(content)
-        yield from islice(_worth_hiding(_values(content.decode("utf-8", "replace"))), _MAX_VALUES_OF_FILE)
-
-
-def _values(text: str) -> Iterator[str]:
-    """Yield a secret whole, then what else it leaks by: lines of private PEM blocks, long words; nothing public."""
-    prose, *blocks = text.replace("\\n", "\n").split("-----BEGIN ")
-    lines: list[str] = []
-    for block in blocks:
-        label, _, rest = block.partition("-----")
-        body, _, after = rest.partition("-----END ")
-        prose += after.partition("-----")[2]
-        lines += [] if label.endswith(_PUBLIC_PEM) else body.split()
-    structured = prose.lstrip().startswith(("{", "["))
-    if lines or structured or not blocks:
-        yield text
-    yield from (line for line in lines if len(line) > 2 * _SHORTEST_SECRET)
-    # Between PEM blocks stand the names of their owners; in JSON, other secrets.
-    if structured or not blocks:
-        yield from (piece[0] for piece in _PIECE.finditer(prose))
-
-
-def _worth_hiding(values: Iterable[str]) -> Iterator[str]:
-    # Masking a value as short as `1` or `true` would make logs unreadable and hide nothing.
-    stripped = (value.strip() for value in values)
-    yield from (v for v in stripped if len(v) >= _SHORTEST_SECRET and v.lower() not in {"disabled", "enabled"})

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 MOST = 65_536
-"""Messages that are remembered, about 15 MB."""
+"""Messages that are remembered of each signer, about 15 MB."""
 
 # The caller has looked at the clock a little earlier than `take` does.
 _MARGIN_SECONDS = 2.0
@@ -17,21 +17,28 @@ _active: list[Replays] = []
 _widest_seconds = 0.0
 
 
+class _Signer:
+    """What is remembered of the messages that one secret has signed."""
+
+    def __init__(self) -> None:
+        self.by_time: list[tuple[float, bytes]] = []
+        self.forgotten_until = float("-inf")
+
+
 class Replays:
     """
-    The messages taken by this process, at most *most* of them.
+    The messages taken by this process, at most *most* of each signer.
 
     Where more arrive than can be remembered, those whose time is not after that of the ones forgotten cannot be told
-    from repetitions, and count as such.
+    from repetitions, and count as such; many messages of one signer let none of another's be forgotten.
     """
 
     def __init__(self, *, most: int = MOST, clock: Callable[[], float] = time.time) -> None:
         self._most = most
         self._clock = clock
         self._taken: set[bytes] = set()
-        self._by_time: list[tuple[float, bytes]] = []
+        self._signers: dict[str, _Signer] = {}
         self._window_seconds = 0.0
-        self._forgotten_until = float("-inf")
 
     def __len__(self) -> int:
         return len(self._taken)
@@ -40,32 +47,36 @@ class Replays:
         """Remember messages until their time is *window_seconds* ago, or as long as was asked for before if longer."""
         self._window_seconds = max(self._window_seconds, window_seconds)
 
-    def take(self, message: bytes, sent_at: float, window_seconds: float) -> bool:
+    def take(
+        self, message: bytes, sent_at: float, window_seconds: float, *, signer: str = "", in_doubt: bool = False
+    ) -> bool:
         """
-        Return True, once, for a *message* (its digest) of the time *sent_at*; False if it was, or may have been, taken.
+        Return True, once, for a *message* (its digest) of the time *sent_at*; False if it was taken before.
 
-        The caller refuses it himself when *sent_at* is more than *window_seconds* from now.
+        One that may have been taken, and was forgotten since, is what *in_doubt* says.  The caller refuses it himself
+        when *sent_at* is more than *window_seconds* from now.  *signer* is the name of the secret that has signed it.
         """
         self.widen(window_seconds)
-        self._forget()
-        if message in self._taken or sent_at <= self._forgotten_until:
+        its = self._signers.setdefault(signer, _Signer())
+        self._forget(its)
+        if message in self._taken or (sent_at <= its.forgotten_until and not in_doubt):
             return False
         self._taken.add(message)
-        heapq.heappush(self._by_time, (sent_at, message))
+        heapq.heappush(its.by_time, (sent_at, message))
         return True
 
     def give_back(self, message: bytes) -> None:
         """Let *message* be taken once more: its call has failed, and senders repeat those."""
         self._taken.discard(message)
 
-    def _forget(self) -> None:
+    def _forget(self, its: _Signer) -> None:
         expired = self._clock() - self._window_seconds - _MARGIN_SECONDS
-        while self._by_time and self._by_time[0][0] < expired:
-            self._taken.discard(heapq.heappop(self._by_time)[1])
-        while len(self._by_time) >= self._most:
-            sent_at, message = heapq.heappop(self._by_time)
+        while its.by_time and its.by_time[0][0] < expired:
+            self._taken.discard(heapq.heappop(its.by_time)[1])
+        while len(its.by_time) >= self._most:
+            sent_at, message = heapq.heappop(its.by_time)
             self._taken.discard(message)
-            self._forgotten_until = max(self._forgotten_until, sent_at)
+            its.forgotten_until = max(its.forgotten_until, sent_at)
 
 
 def expect(window_seconds: float) -> None:

@@ -99,14 +99,17 @@ def _serve(
         provider = export.otlp_provider(settings, redactor)
         tracing.use_provider(provider)
     from .app import build_app
+    from .consuming import open_consumers
     from .hosting import run_loop
     from .loading import load_handler
     from .serving import FunctionServer
 
     wanted = settings.access_log and settings.log_level in ("DEBUG", "INFO")
     access_log = logs.AccessLog(sys.stdout, settings.function_name, redactor) if wanted else None
-    app = build_app(load_handler(), settings, lifecycle, access_log)
-    server = FunctionServer(app, settings, lifecycle, guard, flush=lambda: _flush(provider))
+    handler = load_handler()
+    app = build_app(handler, settings, lifecycle, access_log)
+    consumers = open_consumers(handler, settings)
+    server = FunctionServer(app, settings, lifecycle, guard, consumers, flush=lambda: _flush(provider))
     # What start-up made stays for good; leaving it out of every later collection saves time and shared pages.
     gc.freeze()
     gc.enable()

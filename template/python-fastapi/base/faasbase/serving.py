@@ -13,8 +13,10 @@ from typing import Any
 
 from . import metrics
 from .app import resources
+from .consuming import Consumers, finished
 from .errors import FaasError, StartError
-from .failures import describe_failure
+from .failures import in_lifespan, lifespan_failure
+from .holding import held_call
 from .hosting import close, lifespan_errors_are_ours, protocol_factory, start, uvicorn_server
 from .lifecycle import Lifecycle
 from .liveness import LivenessGuard
@@ -43,12 +45,14 @@ class FunctionServer:
         settings: Settings,
         lifecycle: Lifecycle,
         guard: LivenessGuard,
+        consumers: Consumers,
         flush: Callable[[], None],
     ) -> None:
         self._app = app
         self._settings = settings
         self._lifecycle = lifecycle
         self._guard = guard
+        self._consumers = consumers
         self._flush = flush
         self._server = uvicorn_server(app, settings, "auto")
         self._metrics = uvicorn_server(metrics.metrics_app(), settings, "off")
@@ -72,9 +76,10 @@ class FunctionServer:
             try:
                 await start(self._server, listener)
             except StartError as exc:
-                raise self._explained(exc) from self._app.lifespan_error
+                raise lifespan_failure(self._app.lifespan_error, exc) from self._app.lifespan_error
             # An app that knows no lifespan has raised as well, and serves all the same.
             self._app.lifespan_error = None
+            await self._start_consumers()
             self._guard.attach(self._adopt)
             self._lifecycle.started = True
             COLD_START.set(time.monotonic() - self._lifecycle.created_at)
@@ -82,20 +87,27 @@ class FunctionServer:
             self._tell_short_drain()
             beating = asyncio.create_task(self._beat(), name="beat")
             try:
-                await self._until_stopped()
+                failure = await self._until_stopped()
                 await self._drain(listener)
             finally:
                 beating.cancel()
                 await asyncio.gather(beating, return_exceptions=True)
                 await close(self._metrics)
+            if failure is not None:
+                raise failure
+
+    async def _start_consumers(self) -> None:
+        try:
+            await self._consumers.start()
+        except BaseException:
+            # What the lifespan has opened, it closes; why there was no start is told by whoever gets this.
+            with contextlib.suppress(FaasError):
+                await self._end_lifespan()
+            raise
 
     def _loop_thread(self, work: Callable[[], None]) -> asyncio.Future[None]:
         """Do *work* in a thread of our own: those that asyncio lends may all be busy with the function's work."""
         return asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-    def _explained(self, exc: StartError) -> StartError:
-        error = self._app.lifespan_error
-        return StartError(_in_lifespan(error)) if error else exc
 
     def _tell_short_drain(self) -> None:
         settings = self._settings
@@ -116,9 +128,20 @@ class FunctionServer:
             counter += 1
             await asyncio.sleep(_BEAT_SECONDS)
 
-    async def _until_stopped(self) -> None:
-        while not self._lifecycle.stopping:
-            await self._wait_for_signal(None)
+    async def _until_stopped(self) -> FaasError | None:
+        """Wait for the signal to stop, or until events are no longer fetched, and return why."""
+        failing = asyncio.create_task(self._consumers.failed(), name="events")
+        failing.add_done_callback(lambda task: self._stop.set())
+        try:
+            while not self._lifecycle.stopping:
+                if failing.done():
+                    self._lifecycle.stop()
+                    return failing.result()
+                await self._wait_for_signal(None)
+        finally:
+            failing.cancel()
+            await asyncio.gather(failing, return_exceptions=True)
+        return None
 
     async def _wait_for_signal(self, seconds: float | None) -> None:
         self._stop.clear()
@@ -135,12 +158,15 @@ class FunctionServer:
         seconds = 0.0 if self._lifecycle.interrupted else self._settings.window_seconds
         logger.info("stopping: calls are taken for another %g s", seconds)
         flushing = self._loop_thread(self._flush)
+        # No event is fetched from now on; those being handled have as long as calls.
+        events = asyncio.create_task(self._drain_events(seconds + self._settings.drain_timeout), name="events")
         await self._window()
         for server in self._server.servers:
             server.close()
         listener.close()
         await self._loop_thread(self._guard.stop)
         await self._finish_calls()
+        await self._finish_events(events)
         await self._end_lifespan()
         await flushing
         logger.info("stopped")
@@ -153,7 +179,7 @@ class FunctionServer:
         except TimeoutError:
             logger.warning("the function's lifespan did not end in time")
         if error := self._app.lifespan_error:
-            raise FaasError(_in_lifespan(error)) from error
+            raise FaasError(in_lifespan(error)) from error
 
     def _shutdown_seconds(self) -> float:
         """Return what the lifespan may take: what the pod still has, less the last flush and the exit."""
@@ -195,6 +221,16 @@ class FunctionServer:
         for connection in list(state.connections):
             connection.transport.abort()
 
+    async def _drain_events(self, seconds: float) -> None:
+        async with held_call(self._app, self._settings, self._consumers):
+            await self._consumers.drain(seconds)
+
+    async def _finish_events(self, draining: asyncio.Task[None]) -> None:
+        # Behind what was handled come a last commit and leaving, for which half of the reserve is theirs.
+        settings, stopped_at = self._settings, self._lifecycle.stop_requested_at or 0.0
+        until = stopped_at + settings.window_seconds + settings.drain_timeout + settings.reserve_seconds / 2
+        await finished(draining, until, hurried=lambda: self._lifecycle.interrupted > 1)
+
     def _adopt(self, sock: socket.socket) -> None:
         """Take a connection over that the liveness thread accepted; called from that thread."""
         assert self._loop is not None  # noqa: S101 - attached after the loop runs
@@ -207,10 +243,6 @@ class FunctionServer:
         task = self._loop.create_task(self._loop.connect_accepted_socket(factory, sock))
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
-
-
-def _in_lifespan(error: Exception) -> str:
-    return f"{describe_failure(error)} (in the lifespan)"
 
 
 def _awaits_first_request(connection: Any) -> bool:

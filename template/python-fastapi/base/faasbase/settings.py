@@ -8,6 +8,7 @@ from typing import TypedDict
 from .deployment import is_standard, path_of, read_deployment
 from .environment import Environment
 from .errors import SettingError
+from .event_policy import EventsPolicy, read_events_policy
 from .fetching.policy import FetchPolicy, read_policy
 
 _WATCHDOG_MARGIN_SECONDS = 1.0
@@ -38,6 +39,8 @@ class Settings:
     """of-watchdog's own port is 8081 and cannot be moved, hence 8082 behind it."""
     behind_watchdog: bool = False
     """True when ``upstream_url`` is set: of-watchdog is in front and does its duties itself."""
+    watchdog_port: int = 8080
+    """Where of-watchdog listens, if it is there."""
     read_timeout: float = 20.0
     """Longest time that one request's headers and body may take to arrive."""
     write_timeout: float = 21.0
@@ -80,11 +83,8 @@ class Settings:
     """``FETCH_*``: what may be fetched for strangers, and how much of it."""
     tracing_enabled: bool = False
     """True when an OTLP endpoint is set and OpenTelemetry's own switches do not turn it off."""
-    events_http: bool = True
-    """Whether events may be pushed over HTTP: ``EVENTS_URL`` unset, or listing ``http:``."""
-    events_http_public: bool = False
-    events_http_secrets: tuple[str, ...] = ()
-    """``EVENTS_HTTP_SECRET``: names of secrets; a pusher shows one as a bearer token, or signs with it."""
+    events: EventsPolicy = field(default_factory=EventsPolicy)
+    """``EVENTS_*`` and ``PUBLISH_*``: where events come from and go to."""
 
     @property
     def qualified_name(self) -> str:
@@ -129,6 +129,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     deployment = read_deployment(read, defaults.port, defaults.metrics_port)
     settings = Settings(
         **deployment,
+        watchdog_port=read.port("port", defaults.watchdog_port),
         **_timeouts(read, defaults),
         max_inflight=read.count("max_inflight", defaults.max_inflight),
         max_body_bytes=read.count("MAX_BODY_BYTES", defaults.max_body_bytes),
@@ -148,9 +149,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         auth_signature_secrets=read.secrets("AUTH_SIGNATURE_SECRET"),
         fetching=read_policy(read),
         tracing_enabled=_tracing_enabled(read),
-        events_http=_events_http(read),
-        events_http_public=read.flag("EVENTS_HTTP_PUBLIC"),
-        events_http_secrets=read.secrets("EVENTS_HTTP_SECRET"),
+        events=read_events_policy(read),
     )
     _check_end(read, settings)
     return settings
@@ -202,14 +201,6 @@ def _tracing_enabled(read: Environment) -> bool:
     endpoint = read.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", read.text("OTEL_EXPORTER_OTLP_ENDPOINT"))
     off = read.flag("OTEL_SDK_DISABLED") or read.text("OTEL_TRACES_EXPORTER", "otlp") == "none"
     return bool(endpoint) and not off
-
-
-def _events_http(read: Environment) -> bool:
-    urls = read.names("EVENTS_URL", ("http:",))
-    for url in urls:
-        if url.partition(":")[0] != "http":
-            raise SettingError("EVENTS_URL", "only `http:` is known as a source of events")
-    return bool(urls)
 
 
 def _level(text: str) -> str:

@@ -11,8 +11,9 @@ What tests of functions import: a client that runs start-up and shut-down, captu
 
 from __future__ import annotations
 
-import json
+import sys
 import tempfile
+from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -20,8 +21,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import to_json
+
 from .app import build_app, resources
+from .context import new_call_id
 from .credentials import read_credential
+from .event_policy import EventsPolicy
 from .lifecycle import Lifecycle
 from .loading import handler_of
 from .secret_files import secret_name
@@ -38,11 +43,16 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["captured_spans", "client", "memory_backends", "signed"]
+    from .events import Event
+    from .events.memory_broker import MemoryBroker
+
+__all__ = ["FunctionClient", "captured_spans", "client", "memory_backends", "signed"]
 
 
 @contextmanager
-def client(handler: ModuleType, *, secrets: Mapping[str, str] | None = None, **settings: Any) -> Iterator[TestClient]:
+def client(
+    handler: ModuleType, *, secrets: Mapping[str, str] | None = None, **settings: Any
+) -> Iterator[FunctionClient]:
     """
     Run the function of the module *handler* and give a client of it; on leaving, the function is shut down.
 
@@ -60,7 +70,7 @@ def client(handler: ModuleType, *, secrets: Mapping[str, str] | None = None, **s
             idempotency_url="" if on_redis else "memory://",
             storage_url=storage_url,
             secrets_dir=secrets_dir,
-            events_http_public=True,
+            events=EventsPolicy(http_public=True, publish_url="memory://published"),
             access_log=False,
         )
         chosen = replace(defaults, **settings)
@@ -68,7 +78,7 @@ def client(handler: ModuleType, *, secrets: Mapping[str, str] | None = None, **s
         lifecycle = Lifecycle()
         lifecycle.listening = lifecycle.started = True
         app = _Running(build_app(handler_of(handler), chosen, lifecycle), chosen)
-        with TestClient(app, raise_server_exceptions=False) as running:
+        with FunctionClient(app, raise_server_exceptions=False) as running:
             yield running
 
 
@@ -76,9 +86,9 @@ def signed(body: Any, key: str, *, message_id: str | None = None, sent_at: float
     """
     Return what a client's ``post`` takes to send *body* signed with *key*: ``post("/", **signed(order, key))``.
 
-    *body* is bytes, or anything that becomes JSON; *sent_at* is in seconds since 1970, by default now.
+    *body* is bytes, a model, or anything that becomes JSON; *sent_at* is in seconds since 1970, by default now.
     """
-    content = body if isinstance(body, bytes) else json.dumps(body).encode("utf-8")
+    content = body if isinstance(body, bytes) else to_json(body)
     headers = headers_of(content, [read_credential("test", key)], message_id=message_id, sent_at=sent_at)
     if not isinstance(body, bytes):
         headers["content-type"] = "application/json"
@@ -132,16 +142,42 @@ def _secrets_in(folder: Path, secrets: Mapping[str, str]) -> Iterator[Path]:
         use_directory(before)
 
 
+class FunctionClient(TestClient):
+    """A client of a function, which also brings it events and shows those that it has published."""
+
+    @property
+    def published(self) -> list[Event[Any]]:
+        """The events that the function has published so far, the oldest first."""
+        broker: MemoryBroker | None = self.app.broker  # type: ignore[attr-defined]
+        return [message.event() for message in broker.published] if broker is not None else []
+
+    def publish_event(self, event_type: str, data: Any = None, **attributes: str) -> Any:
+        """
+        Bring the function an event, and return the answer: 204 it is settled, 503 it is to come again, 4xx given up.
+
+        *data* is bytes, a model, or what else becomes JSON; *attributes* are id, source, subject, time and extensions.
+        """
+        content = {"data_base64": b64encode(data).decode("ascii")} if isinstance(data, bytes) else {"data": data}
+        event = {"specversion": "1.0", "id": new_call_id(), "source": "/test", "type": event_type, **content}
+        headers = {"content-type": "application/cloudevents+json"}
+        return self.post("/", content=to_json({**event, **attributes}), headers=headers)
+
+
 class _Running:
     """The app with its resources open from start-up to shut-down."""
 
     def __init__(self, app: Any, settings: Settings) -> None:
         self._app = app
         self._settings = settings
+        self.broker: MemoryBroker | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             async with resources(self._settings):
+                if "faasbase.events" in sys.modules:
+                    from .events.memory_broker import memory_broker
+
+                    self.broker = memory_broker()
                 await self._app(scope, receive, send)
         else:
             await self._app(scope, receive, send)

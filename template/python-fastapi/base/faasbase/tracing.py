@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
-from opentelemetry.trace import Span, SpanKind, Tracer, TracerProvider
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    TraceFlags,
+    Tracer,
+    TracerProvider,
+)
 
 from .context import current_call
 
@@ -26,16 +36,20 @@ Headers = Sequence[tuple[bytes, bytes]]
 AttributeValue = str | bool | int | float | Sequence[str] | Sequence[int] | Sequence[float]
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
-_B3_TRACE = re.compile(rb"(?:[0-9a-f]{16}){1,2}")
-_B3_SPAN = re.compile(rb"[0-9a-f]{16}")
+_PLAIN_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[01]")
+
+_FOLLOWING = "remoteParentNotSampled:AlwaysOffSampler"
 
 EXCHANGE = "faasbase.exchange"
 """Key of the scope under which the call's `Exchange` waits for its SERVER span."""
 PROBE_SCHEME = "probe"
 """What a probe's scope has for its scheme, so that contrib's filter of URLs can tell it; no client can write that."""
 
+(_SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, Context())
+"""Where a context holds its span; to make one of nothing else by the library's function costs a copy."""
 _provider: TracerProvider | None = None
 _tracer: Tracer | None = None
+_follows_callers = False
 _cold = True
 
 
@@ -50,9 +64,11 @@ class TraceIds:
 
 def use_provider(provider: TracerProvider | None) -> None:
     """Make spans with *provider* from now on; None makes none."""
-    global _provider, _tracer
+    global _provider, _tracer, _follows_callers
     _provider = provider
     _tracer = provider.get_tracer("faasbase") if provider else None
+    sampler = getattr(provider, "sampler", None)
+    _follows_callers = sampler is not None and _FOLLOWING in sampler.get_description()
 
 
 def tracing_on() -> bool:
@@ -94,7 +110,11 @@ def current_trace() -> TraceIds | None:
 
 def ids_of(span: Span) -> TraceIds | None:
     """Return the ids of *span*; None where it is no real one."""
-    ids = span.get_span_context()
+    return as_text(span.get_span_context())
+
+
+def as_text(ids: SpanContext) -> TraceIds | None:
+    """Return *ids* as logs and exemplars show them; None where they are no real ones."""
     if not ids.is_valid:
         return None
     return TraceIds(f"{ids.trace_id:032x}", f"{ids.span_id:016x}", ids.trace_flags.sampled)
@@ -105,31 +125,60 @@ def inject(carrier: MutableMapping[str, str]) -> None:
     propagate.inject(carrier)
 
 
+class _SendersSpan(NonRecordingSpan):
+    """The span that a ``traceparent`` names, read when somebody asks: for most messages nobody does."""
+
+    def __init__(self, parent: str) -> None:
+        self._parent = parent
+        self._read: SpanContext | None = None
+
+    def get_span_context(self) -> SpanContext:
+        if self._read is None:
+            parent = self._parent
+            flags = TraceFlags(int(parent[53:], 16))
+            self._read = SpanContext(int(parent[3:35], 16), int(parent[36:52], 16), True, flags)
+        return self._read
+
+
+def remote_context(headers: Mapping[str, str]) -> Context | None:
+    """Return the context that a message's *headers* carry, names in lower case; None where they carry none."""
+    parent = headers.get("traceparent")
+    if parent is None or not _PLAIN_TRACEPARENT.fullmatch(parent):
+        return propagate.extract(headers) if parent else None
+    if "baggage" in headers or "tracestate" in headers:
+        return propagate.extract(headers)
+    return Context({_SPAN_KEY: _SendersSpan(parent)})
+
+
+def is_left_out(headers: Mapping[str, str]) -> bool:
+    """Tell whether the sender of *headers* has decided that the trace is not recorded, and we follow it in that."""
+    parent = headers.get("traceparent")
+    return parent is not None and _follows_callers and parent.endswith("-00")
+
+
+def start_span(
+    name: str,
+    kind: SpanKind,
+    attributes: Mapping[str, AttributeValue],
+    context: Context | None = None,
+    links: Sequence[Span] = (),
+) -> Span | None:
+    """
+    Begin a span below *context* (None: a root) with *links* to others; whoever asks ends it and makes it current.
+
+    None where tracing is off.
+    """
+    if _tracer is None:
+        return None
+    linked = [Link(other.get_span_context()) for other in links]
+    return _tracer.start_span(name, context or Context(), kind, attributes, linked)
+
+
 def continue_trace(headers: Headers) -> None:
     """Make the caller's context current where no SERVER span will do it, so that logs and calls go on with it."""
     if _tracer is None and any(name == b"traceparent" for name, _ in headers):
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
         otel_context.attach(propagate.extract(carrier))
-
-
-def with_traceparent(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """
-    Return *headers* with the caller's trace context as one W3C ``traceparent``, however the caller wrote it.
-
-    Known are W3C, B3 in one header or several, and the Kafka connector's ``X-Kafka-Traceparent``, in this order.
-    """
-    found: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in _CONTEXT_HEADERS:
-            found.setdefault(name, value)
-    if not found or _TRACEPARENT.fullmatch(found.get(b"traceparent", b"")):
-        return headers
-    parent = _from_kafka(found) or _from_b3(found)
-    kept = [header for header in headers if header[0] != b"traceparent"]
-    if parent is None:
-        return kept
-    state = found.get(b"x-kafka-tracestate")
-    return [*kept, (b"traceparent", parent), *([(b"tracestate", state)] if state else [])]
 
 
 def instrument(app: ASGIApp) -> ASGIApp:
@@ -159,37 +208,3 @@ def _describe(server_span: Span, scope: Scope) -> None:
     _cold = False
     if call := current_call():
         server_span.set_attribute("faas.invocation_id", call.call_id)
-
-
-_CONTEXT_HEADERS = frozenset(
-    (
-        b"traceparent",
-        b"x-kafka-traceparent",
-        b"x-kafka-tracestate",
-        b"b3",
-        b"x-b3-traceid",
-        b"x-b3-spanid",
-        b"x-b3-sampled",
-        b"x-b3-flags",
-    )
-)
-
-
-def _from_kafka(found: dict[bytes, bytes]) -> bytes | None:
-    value = found.get(b"x-kafka-traceparent", b"")
-    return value if _TRACEPARENT.fullmatch(value) else None
-
-
-def _from_b3(found: dict[bytes, bytes]) -> bytes | None:
-    """Translate B3 (https://github.com/openzipkin/b3-propagation) to a traceparent."""
-    if single := found.get(b"b3"):
-        parts = [*single.split(b"-"), b"", b""]
-        trace_id, span_id, sampled = parts[0], parts[1], parts[2]
-    else:
-        trace_id, span_id = found.get(b"x-b3-traceid", b""), found.get(b"x-b3-spanid", b"")
-        sampled = b"d" if found.get(b"x-b3-flags") == b"1" else found.get(b"x-b3-sampled", b"1")
-    trace_id, span_id = trace_id.lower(), span_id.lower()
-    if not _B3_TRACE.fullmatch(trace_id) or not _B3_SPAN.fullmatch(span_id):
-        return None
-    flags = b"00" if sampled in (b"0", b"false") else b"01"
-    return b"00-" + trace_id.rjust(32, b"0") + b"-" + span_id + b"-" + flags

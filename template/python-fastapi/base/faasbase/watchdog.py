@@ -20,12 +20,14 @@ from .durations import parse_duration
 from .errors import Problem
 from .exchange import Exchange, Message, Send
 from .failures import handled_failure
+from .holding import HeldCall
 from .lifecycle import Lifecycle
 from .logs import AccessLog
 from .probes import PROBES, Probes, Ready
 from .protocol import AbortConnectionError
 from .settings import Settings
-from .tracing import EXCHANGE, PROBE_SCHEME, continue_trace, instrument, with_traceparent
+from .trace_headers import with_traceparent
+from .tracing import EXCHANGE, PROBE_SCHEME, continue_trace, instrument
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -68,6 +70,8 @@ class Watchdog:
         self._access_log = access_log
         IN_FLIGHT.read_from(lambda: lifecycle.inflight)
         self._sends: set[asyncio.Task[None]] = set()
+        self.held_call: HeldCall | None = None
+        """What keeps of-watchdog waiting at the end."""
         self.lifespan_error: Exception | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,6 +79,8 @@ class Watchdog:
             await self._lifespan(scope, receive, send)
         elif scope["path"] in PROBES:
             await self._probes.answer(scope, receive, send)
+        elif self.held_call is not None and scope["path"] == self.held_call.path:
+            await self.held_call.answer(scope, receive, send)
         else:
             await self._call(scope, receive, send)
 

@@ -47,9 +47,10 @@ def idempotent(
     what describes the call; *fingerprint* returns another one.  Durations are seconds or text such as ``"10m"``.
 
     While one run is under way others wait for its result, for *wait* at most, and are told 409 then, an event's sender
-    503, with ``Retry-After``.  A run is the owner by a lease of *in_progress*, which it renews: that long nothing
-    happens after a process was killed or a call was cancelled, for what it had begun may still be on its way.  A run
-    that raises lets the next one begin at once, under the same payload; its error is not kept, a `Problem` neither.
+    503, with ``Retry-After``; of an event's attempts that is none.  A run is the owner by a lease of *in_progress*,
+    which it renews: that long nothing happens after a process was killed or a call was cancelled, for what it had begun
+    may still be on its way.  A run that raises lets the next one begin at once, under the same payload; its error is
+    not kept, a `Problem` neither.
 
     **What is guaranteed.**  One owner at a time by lease, one result per key: a run that has lost its lease answers
     with the result of its successor, or 503.  That an *effect* happens once is guaranteed only where it looks: see
@@ -140,7 +141,7 @@ class _Handler:
         self.results.check()
         begun = await current_ledger().begin(Wanted(self._naming.function, named.key, named.fingerprint, **times))
         if isinstance(begun, Running):
-            raise _in_progress(named, begun.left_seconds)
+            raise _in_progress(named, begun.left_seconds, self._times["lease_seconds"])
         if isinstance(begun, Mismatch):
             raise _mismatch(named)
         return begun
@@ -172,11 +173,13 @@ async def _left(attempt: Attempt) -> None:
     attempt.leave()
 
 
-def _in_progress(named: Named, left_seconds: float) -> Exception:
+def _in_progress(named: Named, left_seconds: float, lease_seconds: float) -> Exception:
     # The owner renews its lease, and mostly ends long before that does.
     after = min(left_seconds, _LONGEST_RETRY_SECONDS)
     if named.event_id is not None:
-        return Retry("the event is being handled elsewhere", after_seconds=after)
+        # Each third of a lease it is renewed: less than half of it is left only where its owner is gone.
+        after = after if left_seconds > lease_seconds / 2 else left_seconds
+        return Retry("the event is being handled elsewhere", after_seconds=after, counts=False)
     return Problem(409, "the same call is being handled now", retry_after_seconds=after)
 
 

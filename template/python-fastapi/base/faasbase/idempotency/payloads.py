@@ -22,7 +22,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 def is_event(value: Any) -> bool:
     """Tell whether *value* is an event of an @on_event handler."""
-    return _is_a(value, "faasbase.events", "Event")
+    return _is_a(value, "faasbase.events.envelope", "Event")
 
 
 def is_caller(value: Any) -> bool:

@@ -1,0 +1,218 @@
+"""The records of one partition side by side: in order for each key, and no more at a time than there are lanes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, copy_context
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+
+SIZE = 8
+CANCEL_SECONDS = 5.0
+"""What was cancelled gets that long to clean up."""
+_TURN_SECONDS = 0.0005
+"""A lane whose runs wait for nothing lets the rest of the loop go on after so long."""
+
+
+class Lanes(Generic[Item]):
+    """
+    Run items, those with one key one after the other, up to *size* at a time.
+
+    *run* returns None when it is done with an item, or the seconds after which it wants the same one again: until then
+    the key is parked.  It takes up no lane, its later items wait behind it, and other keys go on.  An exception
+    is a mistake of *run*'s: *on_error* gets it, and the key is held, so that nothing overtakes the item.  Items without
+    a key, and all of them unless *ordered*, know no order.  Whoever submits bounds how much waits.
+
+    Each run has a copy of the context that the lanes were made in.  Tasks are shared by runs that follow each other.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Item], Coroutine[Any, Any, float | None]],
+        on_error: Callable[[BaseException], None],
+        *,
+        size: int = SIZE,
+        ordered: bool = True,
+        name: str = "lane",
+    ) -> None:
+        self._run, self._on_error = run, on_error
+        self._size, self._ordered, self._name = size, ordered, name
+        self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
+        self._ready: deque[tuple[bytes | None, Item]] = deque()
+        # A key is in here from its first item to its last; None as long as nothing waits behind the first one.
+        self._behind: dict[bytes, deque[Item] | None] = {}
+        self._waiting_behind = 0
+        self._parked: dict[object, tuple[asyncio.TimerHandle, Item]] = {}
+        self._workers: set[asyncio.Task[None]] = set()
+        self._held_up = 0
+        self._stopped = self._cancelled = False
+
+    @property
+    def running(self) -> int:
+        """How many lanes are in use."""
+        return len(self._workers)
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait for a lane or behind their key's first one."""
+        return len(self._ready) + self._waiting_behind
+
+    @property
+    def parked(self) -> int:
+        """How many items wait for their time to be run again."""
+        return len(self._parked)
+
+    def submit(self, key: bytes | None, item: Item) -> None:
+        """
+        Run *item* when its turn comes.
+
+        Raises:
+            RuntimeError: The lanes are stopped.
+        """
+        if self._stopped:
+            raise RuntimeError("the lanes are stopped")
+        if key is None or not self._ordered:
+            self._ready.append((None, item))
+        elif key in self._behind:
+            self._queue_behind(key, item)
+            return
+        else:
+            self._behind[key] = None
+            self._ready.append((key, item))
+        self._spread()
+
+    def stop(self) -> list[Item]:
+        """Start nothing any more; return what was waiting or parked, which is never run."""
+        self._stopped = True
+        for timer, _ in self._parked.values():
+            timer.cancel()
+        left = [item for _, item in self._parked.values()]
+        left += [item for _, item in self._ready]
+        left += [item for queue in self._behind.values() for item in queue or ()]
+        self._parked.clear()
+        self._ready.clear()
+        self._behind.clear()
+        self._waiting_behind = 0
+        return left
+
+    async def drained(self, timeout_seconds: float) -> bool:
+        """Wait, after `stop`, until no run is under way; return False if some still are after *timeout_seconds*."""
+        if self._workers:
+            await asyncio.wait(set(self._workers), timeout=timeout_seconds)
+        return not self._workers
+
+    async def cancel(self, timeout_seconds: float = CANCEL_SECONDS) -> bool:
+        """Stop, cancel what runs and wait for its end; return False if some refuses to end."""
+        self._cancelled = True
+        self.stop()
+        for worker in self._workers:
+            worker.cancel()
+        return await self.drained(timeout_seconds)
+
+    def _queue_behind(self, key: bytes, item: Item) -> None:
+        queue = self._behind[key]
+        if queue is None:
+            self._behind[key] = deque((item,))
+        else:
+            queue.append(item)
+        self._waiting_behind += 1
+
+    def _spread(self) -> None:
+        """Begin a worker, if all there are wait inside a run: runs that wait for nothing need no more than one."""
+        if self._held_up == len(self._workers) < self._size and self._ready:
+            worker = self._loop.create_task(self._work(), name=self._name, context=self._context.copy())
+            self._workers.add(worker)
+            worker.add_done_callback(self._ended, context=self._context)
+
+    def _ended(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        if not worker.cancelled() and (exc := worker.exception()) is not None:
+            self._on_error(exc)
+        # What was submitted since it looked for the last time has found no free lane.
+        self._spread()
+
+    async def _work(self) -> None:
+        """Run what is ready until nothing is."""
+        ready, task, run, contexts = self._ready, asyncio.current_task(), self._run, self._context.copy
+        turn_ends = monotonic() + _TURN_SECONDS
+        # Whoever has asked for this task's end meant a run that is over: the next one needs a task of its own.
+        while ready and task is not None and not task.cancelling():
+            key, item = ready.popleft()
+            begun, context = run(item), contexts()
+            try:
+                waits_for = context.run(begun.send, None)
+            except StopIteration as done:
+                seconds: float | None = done.value
+            else:
+                seconds = await self._rest(begun, context, waits_for)
+            if seconds is not None:
+                self._park(key, item, seconds)
+            elif key is not None:
+                self._release(key)
+            if monotonic() > turn_ends and not task.cancelling():
+                await asyncio.sleep(0)
+                turn_ends = monotonic() + _TURN_SECONDS
+
+    async def _rest(self, begun: Coroutine[Any, Any, float | None], context: Context, waits_for: Any) -> float | None:
+        """Wait for the end of a run, while others are begun."""
+        self._held_up += 1
+        self._spread()
+        try:
+            return await _Apart(begun, context, waits_for)
+        except asyncio.CancelledError as exc:
+            if not self._cancelled:
+                self._on_error(exc)
+            raise
+        finally:
+            self._held_up -= 1
+
+    def _release(self, key: bytes) -> None:
+        if self._stopped:
+            return
+        queue = self._behind[key]
+        if queue:
+            self._ready.append((key, queue.popleft()))
+            self._waiting_behind -= 1
+        else:
+            del self._behind[key]
+
+    def _park(self, key: bytes | None, item: Item, seconds: float) -> None:
+        if self._stopped:
+            return
+        ticket = object()
+        timer = self._loop.call_later(max(0.0, seconds), self._wake, ticket, key, item, context=self._context)
+        self._parked[ticket] = (timer, item)
+
+    def _wake(self, ticket: object, key: bytes | None, item: Item) -> None:
+        del self._parked[ticket]
+        self._ready.append((key, item))
+        self._spread()
+
+
+class _Apart(Generator[Any, Any, float | None]):
+    """Awaits in a *context* of its own what is left of *run*, which has begun and *waits_for* something now."""
+
+    __slots__ = ("_begun", "_context", "_run")
+
+    def __init__(self, run: Coroutine[Any, Any, float | None], context: Context, waits_for: Any) -> None:
+        self._run, self._context, self._begun = run, context, [waits_for]
+
+    def __await__(self) -> Generator[Any, Any, float | None]:
+        return self
+
+    def __next__(self) -> Any:
+        return self._begun.pop() if self._begun else self._context.run(self._run.send, None)
+
+    def send(self, value: Any) -> Any:
+        return self._context.run(self._run.send, value)
+
+    def throw(self, *args: Any) -> Any:
+        return self._context.run(self._run.throw, *args)
+
+    def close(self) -> None:
+        self._context.run(self._run.close)

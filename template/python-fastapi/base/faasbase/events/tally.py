@@ -1,0 +1,105 @@
+"""Counts of events by type and outcome, kept as plain numbers: the library's own cost more than an event's handling."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from opentelemetry.trace import SpanContext
+from prometheus_client import REGISTRY
+from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from ..metrics import DURATION_BUCKETS
+from ..tracing import as_text
+
+_BOUNDS = [*map(str, DURATION_BUCKETS), "+Inf"]
+_ATTEMPT_BOUNDS = (1, 2, 3, 5, 8, 13, 21)
+_MOST_ATTEMPTS = _ATTEMPT_BOUNDS[-1]
+
+
+@dataclass(slots=True)
+class _OfType:
+    outcomes: dict[str, int] = field(default_factory=dict)
+    buckets: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
+    examples: list[tuple[SpanContext, float] | None] = field(default_factory=lambda: [None] * len(_BOUNDS))
+    seconds: float = 0.0
+
+
+class Tally(Collector):
+    """Counts on the event loop's thread and is read by that of the metrics' server: numbers, hence no lock."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, _OfType] = {}
+
+    def add(self, event_type: str, outcome: str, seconds: float, trace: SpanContext | None = None) -> None:
+        """Count one attempt at an event, recorded in *trace*; *event_type* is one of a bounded number."""
+        counted = self._types.get(event_type)
+        if counted is None:
+            counted = self._types[event_type] = _OfType()
+        counted.outcomes[outcome] = counted.outcomes.get(outcome, 0) + 1
+        counted.seconds += seconds
+        bucket = bisect_left(DURATION_BUCKETS, seconds)
+        counted.buckets[bucket] += 1
+        if trace is not None:
+            counted.examples[bucket] = trace, seconds
+
+    def collect(self) -> Iterable[Metric]:
+        """Return what Prometheus is told: ``faas_events_total`` and ``faas_event_duration_seconds``."""
+        events = CounterMetricFamily("faas_events", "Events by what became of them.", labels=("type", "outcome"))
+        durations = HistogramMetricFamily(
+            "faas_event_duration_seconds", "Seconds spent on an event in one attempt.", labels=("type",)
+        )
+        for event_type, counted in list(self._types.items()):
+            for outcome, count in list(counted.outcomes.items()):
+                events.add_metric([event_type, outcome], count)
+            sums = accumulate(counted.buckets)
+            buckets = [
+                (bound, total) if (exemplar := _exemplar(example)) is None else (bound, total, exemplar)
+                for bound, total, example in zip(_BOUNDS, sums, counted.examples, strict=True)
+            ]
+            durations.add_metric([event_type], buckets, counted.seconds)
+        return [events, durations]
+
+
+class Attempts(Collector):
+    """Counts, by destination, how many attempts messages took until they were settled or given up."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, int], int] = {}
+
+    def add(self, destination: str, attempts: int) -> None:
+        """Count a message that took *attempts*; all beyond the largest bucket are one."""
+        key = destination, min(attempts, _MOST_ATTEMPTS + 1)
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+    def collect(self) -> Iterable[Metric]:
+        """Return what Prometheus is told: ``faas_event_attempts``."""
+        told = HistogramMetricFamily(
+            "faas_event_attempts", "Attempts at messages that were settled or given up.", labels=("destination",)
+        )
+        counts = list(self._counts.items())
+        for destination in dict.fromkeys(name for (name, _), _ in counts):
+            mine = [(attempts, count) for (name, attempts), count in counts if name == destination]
+            buckets = [
+                (str(float(most)), sum(count for made, count in mine if made <= most)) for most in _ATTEMPT_BOUNDS
+            ]
+            buckets.append(("+Inf", sum(count for _, count in mine)))
+            told.add_metric([destination], buckets, sum(made * count for made, count in mine))
+        return [told]
+
+
+def _exemplar(example: tuple[SpanContext, float] | None) -> Exemplar | None:
+    ids = as_text(example[0]) if example is not None else None
+    if example is None or ids is None or not ids.sampled:
+        return None
+    return Exemplar({"trace_id": ids.trace_id, "span_id": ids.span_id}, example[1])
+
+
+TALLY = Tally()
+REGISTRY.register(TALLY)
+ATTEMPTS = Attempts()
+REGISTRY.register(ATTEMPTS)
