@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from faasbase.errors import HandlerError, SettingError
 from faasbase.idempotency import current_ledger
 from faasbase.idempotency.memory import MemoryRecords
 from faasbase.idempotency.redis import RedisRecords
-from faasbase.testing import captured_spans, client, memory_backends
+from faasbase.testing import captured_spans, client, memory_backends, signed
 from tests.protected import module_of
 
 HANDLER = """
@@ -230,3 +231,22 @@ def test_events_are_brought_and_those_published_are_seen(monkeypatch: pytest.Mon
     assert (first.type, first.data, second.data) == ("order.fulfilled", {"id": 7}, {"id": 8})
     assert first.source == "/function/function"
     assert first.id != second.id
+
+
+def test_model_is_signed_as_its_json() -> None:
+    """As `publish_event` takes one."""
+
+    class Order(BaseModel):
+        id: int
+
+    assert signed(Order(id=7), "a key of twenty-four bytes")["content"] == b'{"id": 7}'
+
+
+def test_bytes_reach_the_decoder_of_a_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They travel in base64, as a structured event has them."""
+    source = "from faasbase import Event, on_event\n" + (
+        "@on_event('raw', decode=lambda content: content.decode().upper())\n"
+        "async def take(event: Event[str]) -> None:\n    assert event.data == 'ABC'\n"
+    )
+    with client(module_of(source, monkeypatch)) as function:
+        assert function.publish_event("raw", b"abc").status_code == 204

@@ -11,6 +11,7 @@ What tests of functions import: a client that runs start-up and shut-down, captu
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from base64 import b64encode
@@ -21,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import to_json
+from pydantic_core import to_json, to_jsonable_python
 
 from .app import build_app, resources
 from .context import new_call_id
@@ -88,7 +89,7 @@ def signed(body: Any, key: str, *, message_id: str | None = None, sent_at: float
 
     *body* is bytes, a model, or anything that becomes JSON; *sent_at* is in seconds since 1970, by default now.
     """
-    content = body if isinstance(body, bytes) else to_json(body)
+    content = body if isinstance(body, bytes) else json.dumps(to_jsonable_python(body)).encode("utf-8")
     headers = headers_of(content, [read_credential("test", key)], message_id=message_id, sent_at=sent_at)
     if not isinstance(body, bytes):
         headers["content-type"] = "application/json"
