@@ -76,10 +76,7 @@ class ProcessSpan:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         otel_context.detach(self._token)
-        if self._span is not None:
-            if error is not None:
-                self._span.set_status(StatusCode.ERROR, type(error).__name__)
-            self._span.end()
+        _end(self._span, error)
 
     def _name(self) -> str:
         return f"process {self._record.counted_by or self._envelope.type or 'event'}"
@@ -121,10 +118,7 @@ class BatchSpan:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         otel_context.detach(self._token)
-        if self._span is not None:
-            if error is not None:
-                self._span.set_status(StatusCode.ERROR, type(error).__name__)
-            self._span.end()
+        _end(self._span, error)
 
 
 class SendSpan:
@@ -156,3 +150,12 @@ class SendSpan:
                 self._span.set_attribute("error.type", type(error).__name__)
                 self._span.set_status(StatusCode.ERROR, type(error).__name__)
             self._span.end()
+
+
+def _end(span: Span | None, error: BaseException | None) -> None:
+    """End *span*, failed where it was left with an *error*."""
+    if span is None:
+        return
+    if error is not None:
+        span.set_status(StatusCode.ERROR, type(error).__name__)
+    span.end()
