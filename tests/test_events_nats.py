@@ -232,9 +232,9 @@ async def test_message_that_ends_the_process_is_a_dead_letter(nats_server: NatsS
     async with new_place(nats_server, ack_wait=0.3) as place:
         await place.send("killer", range(1))
         await place.send("work", range(1, 4), seconds=0.05)
-        await give_back(place, 4, times=7)
+        await give_back(place, 4, times=1)
         ended: Counter[int] = Counter()
-        for _ in range(8):
+        for _ in range(11):
             async with run_function(HANDLER, EVENTS_URL=place.url, EVENTS_MAX_ATTEMPTS="1") as function:
                 found = await first_of(function, "is a dead letter", exits=True)
                 ended += told(function, "ended")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Container
+from itertools import product
 from typing import Any
 
 import pytest
@@ -47,6 +48,11 @@ async def settle() -> None:
     """Let the loop go round."""
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+async def gathered() -> None:
+    """Let the suspects that come together be here."""
+    await asyncio.sleep(0.1)
 
 
 def message(sequence: int, attempt: int = 1) -> Message:
@@ -103,13 +109,38 @@ async def test_suspects_run_alone() -> None:
     await settle()
     assert (list(work.running), work.hand.room) == (["S/1"], 0)
     await work.end("S/1")
-    for _ in range(2):
-        [suspect] = work.running
-        assert suspect in ("S/2", "S/3")
+    await gathered()
+    for suspect in ("S/2", "S/3"):
+        assert list(work.running) == [suspect]
         await work.end(suspect)
     assert list(work.running) == ["S/4"]
     assert work.hand.room == 2
     await work.hand.drain(0)
+
+
+@pytest.mark.parametrize(("attempt", "order"), [(4, [8, 9, 10]), (5, [10, 9, 8])])
+async def test_all_suspects_come_before_one_that_ends_the_process(attempt: int, order: list[int]) -> None:
+    """In the first process those that are before it, in the next those behind it, however they come."""
+    work = Work()
+    for sequence in (9, 8, 10):
+        work.hand.take(message(sequence, attempt))
+    await gathered()
+    for sequence in order:
+        assert list(work.running) == [f"S/{sequence}"]
+        await work.end(f"S/{sequence}")
+
+
+async def test_suspects_run_in_any_order_later() -> None:
+    """Several may end the process: no message is always between them."""
+    works = [Work() for _ in range(40)]
+    for work, sequence in product(works, range(1, 4)):
+        work.hand.take(message(sequence, attempt=6))
+    await gathered()
+    seen = {position for work in works for position in work.running}
+    for work in works:
+        work.hand.stop()
+        await work.hand.drain(0)
+    assert seen == {"S/1", "S/2", "S/3"}
 
 
 async def test_what_overruns_is_cancelled() -> None:

@@ -18,6 +18,8 @@ from .messages import record_of
 CANCEL_SECONDS = 5.0
 """What was cancelled gets that long to clean up."""
 _SHORTEST_SECONDS = 0.01
+_GATHER_SECONDS = 0.05
+"""What was asked for at once comes within that: the first to come is not always the first to run."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,8 +36,8 @@ class Hand:
     Runs messages, up to *size* at a time; *changed* is called when there is room again, or *error*.
 
     Those delivered more than *last_attempt* times have seen their process end at the last: each runs alone, so that no
-    other suffers for the one that ends it, and in no order, so that this one is not always the first.  What is
-    *settled*, by its position, and comes again all the same is not run: the server has not read yet that it is.
+    other suffers for the one that ends it, and in another order each time, so that this one is not always the first.
+    What is *settled*, by its position, and comes again all the same is not run: the server has not read yet that it is.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Hand:
         self._suspects: list[Held] = []
         self._parked: dict[Held, asyncio.TimerHandle] = {}
         self._running: dict[asyncio.Task[None], Held] = {}
-        self._alone = self._stopped = False
+        self._alone = self._gathering = self._stopped = False
         self._context = copy_context()
 
     @property
@@ -124,18 +126,36 @@ class Hand:
 
     def _line_up(self, held: Held) -> None:
         if held.record.attempt > self._last_attempt:
-            self._suspects.append(held)
+            self._gather(held)
         else:
             self._ready.append(held)
         self._start()
 
+    def _gather(self, held: Held) -> None:
+        """Choose among suspects once those that come together are all here."""
+        if not self._suspects:
+            self._gathering = True
+            asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._gathered)
+        self._suspects.append(held)
+
+    def _gathered(self) -> None:
+        self._gathering = False
+        self._start()
+
+    def _next_suspect(self) -> Held:
+        """Return the first, in the next process the last, later any: all others ran before the one that ends both."""
+        self._suspects.sort(key=lambda held: int(held.record.position.rpartition("/")[2]))
+        ends = max(held.record.attempt for held in self._suspects) - self._last_attempt
+        index = {1: 0, 2: -1}.get(ends, random.randrange(len(self._suspects)))  # noqa: S311 - no secret
+        return self._suspects.pop(index)
+
     def _start(self) -> None:
-        if self._alone or self._stopped:
+        if self._alone or self._gathering or self._stopped:
             return
         if self._suspects:
             if not self._running:
                 self._alone = True
-                self._begin(self._suspects.pop(random.randrange(len(self._suspects))))  # noqa: S311 - no secret
+                self._begin(self._next_suspect())
             return
         while self._ready and len(self._running) < self.size:
             self._begin(self._ready.popleft())

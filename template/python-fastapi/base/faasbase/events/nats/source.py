@@ -30,7 +30,8 @@ _SPARE_ATTEMPTS = 10
 """
 How many deliveries there are beyond the last attempt, in which a message runs alone, before it is given up unrun.
 
-An end of the process counts for whatever was to run after the one that caused it, too: at half of the ends, by chance.
+An end of the process counts for whatever was to run after the one that caused it, too: in one of the first two where
+one ends it, by chance where several do.
 """
 _LOOK_SECONDS = 5.0
 _LEAVE_SECONDS = 2.0
