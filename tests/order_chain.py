@@ -53,7 +53,10 @@ class Webhook:
         return self._first()
 
     def _first(self) -> list[Notice]:
-        return list({notice.id: notice for notice in reversed(self.got)}.values())[::-1]
+        first: dict[str, Notice] = {}
+        for notice in self.got:
+            first.setdefault(notice.id, notice)
+        return list(first.values())
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer), suppress(OSError, asyncio.IncompleteReadError):

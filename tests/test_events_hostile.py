@@ -14,7 +14,8 @@ from faasbase import Event, Problem, Reject, on_event
 from faasbase.event_policy import EventsPolicy
 from faasbase.events.dead_letters import DeadLetter
 from faasbase.events.envelope import Parcel
-from faasbase.events.processing import Processor
+from faasbase.events.outcomes import SETTLED, Outcome
+from faasbase.events.processing import Begun, Processor
 from faasbase.events.records import Record
 from faasbase.events.settlement import Settlement
 from tests.event_delivery import deliver, processor_of
@@ -94,12 +95,21 @@ async def test_cancelling_that_nobody_asked_for_is_a_failed_attempt(batch: bool)
         assert (outcome.kind, outcome.error) == ("failed", "CancelledError")
 
 
-async def test_mistake_of_ours_counts_as_an_attempt_and_ends_as_a_dead_letter() -> None:
+async def broken() -> Outcome:
+    """Make a mistake after a while."""
+    await asyncio.sleep(0)
+    raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_mistake_of_ours_counts_as_an_attempt_and_ends_as_a_dead_letter(at_once: bool) -> None:
     """Instead of ending the process, which would meet the same message again."""
 
     class Broken(Processor):
-        def process(self, record: Record, came: Any) -> Any:
-            raise RuntimeError("broken")
+        def begin(self, record: Record, came: Any, outcome: Outcome = SETTLED) -> Begun:
+            if at_once:
+                raise RuntimeError("broken")
+            return broken()
 
     class Letters:
         async def send(self, letter: DeadLetter) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -42,8 +42,13 @@ class Handler:
     running: int = 0
     most: int = 0
 
-    async def run(self, record: Record) -> float | None:
+    def run(self, record: Record) -> Coroutine[Any, Any, float | None] | float | None:
         self.begun.append(record)
+        if self.gate.is_set() and not record.steps:
+            return self.ended(record)
+        return self.wait(record)
+
+    async def wait(self, record: Record) -> float | None:
         self.running += 1
         self.most = max(self.most, self.running)
         try:
@@ -52,6 +57,9 @@ class Handler:
                 await asyncio.sleep(0)
         finally:
             self.running -= 1
+        return self.ended(record)
+
+    def ended(self, record: Record) -> float | None:
         if self.begun.count(record) <= record.retries:
             return self.retry_seconds
         self.log.append(record)
@@ -226,6 +234,22 @@ async def test_cancel_does_not_wait_for_a_run_that_refuses_to_end() -> None:
     assert not await lanes.cancel(0.01)
     release.set()
     assert await lanes.drained(5)
+
+
+async def test_error_before_anything_is_awaited_holds_its_key_too() -> None:
+    error = ValueError("a mistake")
+    errors, done = list[BaseException](), list[int]()
+
+    def run(item: int) -> None:
+        if item == 0:
+            raise error
+        done.append(item)
+
+    lanes = Lanes(run, errors.append, size=1)
+    for item, key in enumerate((b"a", b"a", b"b", None)):
+        lanes.submit(key, item)
+    await until(lambda: len(done) == 2)
+    assert (errors, done, lanes.stop()) == ([error], [2, 3], [1])
 
 
 @pytest.mark.parametrize("error", [ValueError("a mistake"), asyncio.CancelledError()])

@@ -90,11 +90,11 @@ async def test_what_was_published_can_be_looked_at() -> None:
     settings = Settings(root_path="/function/fn", events=EventsPolicy(publish_url="memory://orders"))
     async with opened_publisher(settings):
         first = await publish("order.created", {"n": 1}, subject="s")
-        await publish("order.fulfilled", b"\x00", to="others")
+        await publish("order.fulfilled", b"\x00", to="another")
     events = [(message.topic, message.event()) for message in broker_here().published]
     assert [(topic, event.type, event.data) for topic, event in events] == [
         ("orders", "order.created", {"n": 1}),
-        ("others", "order.fulfilled", b"\x00"),
+        ("another", "order.fulfilled", b"\x00"),
     ]
     assert (events[0][1].id, events[0][1].subject, events[0][1].source) == (first, "s", "/function/fn")
 

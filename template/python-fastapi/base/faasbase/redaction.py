@@ -84,7 +84,11 @@ class Redactor:
     def text(self, text: str) -> str:
         """Return *text* with every known secret and everything shaped like one masked."""
         text = self._known_values().masked(text)
-        text = _BEARER.sub(_MASKED_BEARER, _JWT.sub(MASK, text) if "eyJ" in text else text)
+        if "eyJ" in text:
+            text = _JWT.sub(MASK, text)
+        # Whatever else is a space is not printable.
+        if " " in text or not text.isprintable():
+            text = _BEARER.sub(_MASKED_BEARER, text)
         if "://" in text:
             text = _USERINFO.sub(f"://{MASK}@", text)
         if ":" in text or "=" in text or "," in text:

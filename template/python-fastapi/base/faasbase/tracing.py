@@ -7,9 +7,11 @@ the caller's context still passes through to calls, events and logs.
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
+from contextvars import Token
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,13 +34,19 @@ from .context import current_call
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope
 
+    from .light_spans import LightSpans
+
 Headers = Sequence[tuple[bytes, bytes]]
 AttributeValue = str | bool | int | float | Sequence[str] | Sequence[int] | Sequence[float]
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
-_PLAIN_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[01]")
+_PLAIN_LENGTH = 55
+_PLAIN_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_NOT_SAMPLED = frozenset("02468ace")
+"""The last of its characters, where the lowest bit of the flags is not set."""
 
-_FOLLOWING = "remoteParentNotSampled:AlwaysOffSampler"
+_HALF = 2**64 - 1
+_FOLLOWING = "remoteParentNotSampled:AlwaysOffSampler", "localParentNotSampled:AlwaysOffSampler"
 
 EXCHANGE = "faasbase.exchange"
 """Key of the scope under which the call's `Exchange` waits for its SERVER span."""
@@ -47,8 +55,10 @@ PROBE_SCHEME = "probe"
 
 (_SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 """Where a context holds its span; to make one of nothing else by the library's function costs a copy."""
+_NO_ATTRIBUTES: Mapping[str, AttributeValue] = {}
 _provider: TracerProvider | None = None
 _tracer: Tracer | None = None
+_light: LightSpans | None = None
 _follows_callers = False
 _cold = True
 
@@ -64,11 +74,16 @@ class TraceIds:
 
 def use_provider(provider: TracerProvider | None) -> None:
     """Make spans with *provider* from now on; None makes none."""
-    global _provider, _tracer, _follows_callers
+    global _provider, _tracer, _light, _follows_callers
     _provider = provider
     _tracer = provider.get_tracer("faasbase") if provider else None
+    _light = None
+    if _tracer is not None:
+        from .light_spans import light_spans
+
+        _light = light_spans(_tracer)
     sampler = getattr(provider, "sampler", None)
-    _follows_callers = sampler is not None and _FOLLOWING in sampler.get_description()
+    _follows_callers = sampler is not None and all(rule in sampler.get_description() for rule in _FOLLOWING)
 
 
 def tracing_on() -> bool:
@@ -135,43 +150,100 @@ class _SendersSpan(NonRecordingSpan):
     def get_span_context(self) -> SpanContext:
         if self._read is None:
             parent = self._parent
-            flags = TraceFlags(int(parent[53:], 16))
-            self._read = SpanContext(int(parent[3:35], 16), int(parent[36:52], 16), True, flags)
+            if not _PLAIN_TRACEPARENT.fullmatch(parent):
+                self._read = trace.INVALID_SPAN_CONTEXT
+            else:
+                flags = TraceFlags(int(parent[53:], 16))
+                self._read = SpanContext(int(parent[3:35], 16), int(parent[36:52], 16), True, flags)
         return self._read
 
 
-def remote_context(headers: Mapping[str, str]) -> Context | None:
-    """Return the context that a message's *headers* carry, names in lower case; None where they carry none."""
-    parent = headers.get("traceparent")
-    if parent is None or not _PLAIN_TRACEPARENT.fullmatch(parent):
-        return propagate.extract(headers) if parent else None
-    if "baggage" in headers or "tracestate" in headers:
-        return propagate.extract(headers)
-    return Context({_SPAN_KEY: _SendersSpan(parent)})
+class _NewTrace(NonRecordingSpan):
+    """The place of the first span of a trace that is *recorded*, or that span itself where it is not."""
+
+    def __init__(self, trace_id: int, recorded: bool) -> None:
+        self.trace_id, self.recorded = trace_id, recorded
+        self._made: SpanContext | None = None
+
+    def get_span_context(self) -> SpanContext:
+        if self._made is None:
+            flags = TraceFlags(TraceFlags.RANDOM_TRACE_ID)
+            self._made = SpanContext(self.trace_id, random.getrandbits(64), False, flags)
+        return self._made
 
 
-def is_left_out(headers: Mapping[str, str]) -> bool:
-    """Tell whether the sender of *headers* has decided that the trace is not recorded, and we follow it in that."""
+def enter_sender(headers: Mapping[str, str]) -> Context | None:
+    """
+    Return the context that a message's *headers* carry, names in lower case, for the span that is to be below it.
+
+    None where none is to be recorded: since tracing is off, or its sender has decided that and we follow it.  That
+    context, if there is any, is the current one of this task then.
+    """
     parent = headers.get("traceparent")
-    return parent is not None and _follows_callers and parent.endswith("-00")
+    if parent is None:
+        return _new_trace()
+    if len(parent) != _PLAIN_LENGTH or parent[:3] != "00-" or "baggage" in headers or "tracestate" in headers:
+        context = propagate.extract(headers)
+    else:
+        context = Context({_SPAN_KEY: _SendersSpan(parent)})
+    if _tracer is not None and not (_follows_callers and parent[-1:] in _NOT_SAMPLED):
+        return context
+    otel_context.attach(context)
+    return None
+
+
+def _new_trace() -> Context | None:
+    """Decide as the sampler would whether a trace that begins here is recorded; see `enter_sender`."""
+    if _light is None or _light.sampled_below is None:
+        return None if _tracer is None else Context()
+    trace_id = random.getrandbits(128)
+    recorded = trace_id & _HALF < _light.sampled_below
+    context = Context({_SPAN_KEY: _NewTrace(trace_id, recorded)})
+    if recorded:
+        return context
+    otel_context.attach(context)
+    return None
+
+
+def enter_span(span: Span | None, context: Context) -> Token[Context]:
+    """Make *span*, if there is one, the current one, and *context* else, until the token is given to ``detach``."""
+    return otel_context.attach(context if span is None else Context({**context, _SPAN_KEY: span}))
 
 
 def start_span(
     name: str,
     kind: SpanKind,
-    attributes: Mapping[str, AttributeValue],
+    attributes: dict[str, AttributeValue],
     context: Context | None = None,
     links: Sequence[Span] = (),
+    shared: Mapping[str, AttributeValue] = _NO_ATTRIBUTES,
 ) -> Span | None:
     """
     Begin a span below *context* (None: a root) with *links* to others; whoever asks ends it and makes it current.
 
-    None where tracing is off.
+    None where tracing is off, or nothing of that trace is recorded.  Whoever asks gives the *attributes* away; those
+    *shared* with other spans, the same object each time, cost less.
     """
     if _tracer is None:
         return None
+    if _light is not None and context is not None and not links:
+        parent = context.get(_SPAN_KEY)
+        if isinstance(parent, _NewTrace) and parent.recorded:
+            return _light.begin(name, kind, (shared, attributes), parent.trace_id)
+        if isinstance(parent, _SendersSpan) and (ids := parent.get_span_context()).trace_flags.sampled:
+            return _light.begin(name, kind, (shared, attributes), ids.trace_id, ids)
+    if _follows_callers and context is not None and not links and _is_left_out(context):
+        return None
     linked = [Link(other.get_span_context()) for other in links]
-    return _tracer.start_span(name, context or Context(), kind, attributes, linked)
+    return _tracer.start_span(name, context or Context(), kind, {**shared, **attributes}, linked)
+
+
+def _is_left_out(context: Context) -> bool:
+    parent = context.get(_SPAN_KEY)
+    if not isinstance(parent, NonRecordingSpan):
+        return False
+    ids = parent.get_span_context()
+    return ids.is_valid and not ids.trace_flags.sampled
 
 
 def continue_trace(headers: Headers) -> None:

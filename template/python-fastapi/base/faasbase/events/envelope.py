@@ -93,9 +93,12 @@ class Envelope:
     def media_type(self) -> str:
         """The data's media type; empty where the event does not say."""
         given = self.attributes.get("datacontenttype")
-        if given == JSON:
-            return JSON
         return media_type(given) if isinstance(given, str) else ""
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the data is in JSON, as it is where the event does not say."""
+        return is_json(self.media_type or JSON)
 
 
 def read_envelope(parcel: Parcel) -> Envelope:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 Item = TypeVar("Item")
 
@@ -22,17 +22,18 @@ class Lanes(Generic[Item]):
     """
     Run items, those with one key one after the other, up to *size* at a time.
 
-    *run* returns None when it is done with an item, or the seconds after which it wants the same one again: until then
-    the key is parked.  It takes up no lane, its later items wait behind it, and other keys go on.  An exception
-    is a mistake of *run*'s: *on_error* gets it, and the key is held, so that nothing overtakes the item.  Items without
-    a key, and all of them unless *ordered*, know no order.  Whoever submits bounds how much waits.
+    *run* returns None when it is done with an item, or the seconds after which it wants the same one again, or awaits
+    in a coroutine what it will return.  Until then the key is parked: it takes up no lane, its later items wait behind
+    it, and other keys go on.  An exception is a mistake of *run*'s: *on_error* gets it, and the key is held, so that
+    nothing overtakes the item.  Items without a key, and all of them unless *ordered*, know no order.  Whoever submits
+    bounds how much waits.
 
     Each run has a copy of the context that the lanes were made in.  Tasks are shared by runs that follow each other.
     """
 
     def __init__(
         self,
-        run: Callable[[Item], Coroutine[Any, Any, float | None]],
+        run: Callable[[Item], Coroutine[Any, Any, float | None] | float | None],
         on_error: Callable[[BaseException], None],
         *,
         size: int = SIZE,
@@ -44,8 +45,9 @@ class Lanes(Generic[Item]):
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()
         self._ready: deque[tuple[bytes | None, Item]] = deque()
-        # A key is in here from its first item to its last; None as long as nothing waits behind the first one.
+        # The keys whose item is under way, which one that waits for nothing never is; None where nothing is behind it.
         self._behind: dict[bytes, deque[Item] | None] = {}
+        self._released: deque[tuple[bytes | None, Item]] = deque()
         self._waiting_behind = 0
         self._parked: dict[object, tuple[asyncio.TimerHandle, Item]] = {}
         self._workers: set[asyncio.Task[None]] = set()
@@ -60,7 +62,7 @@ class Lanes(Generic[Item]):
     @property
     def waiting(self) -> int:
         """How many items wait for a lane or behind their key's first one."""
-        return len(self._ready) + self._waiting_behind
+        return len(self._ready) + len(self._released) + self._waiting_behind
 
     @property
     def parked(self) -> int:
@@ -76,14 +78,7 @@ class Lanes(Generic[Item]):
         """
         if self._stopped:
             raise RuntimeError("the lanes are stopped")
-        if key is None or not self._ordered:
-            self._ready.append((None, item))
-        elif key in self._behind:
-            self._queue_behind(key, item)
-            return
-        else:
-            self._behind[key] = None
-            self._ready.append((key, item))
+        self._ready.append((key if self._ordered else None, item))
         self._spread()
 
     def stop(self) -> list[Item]:
@@ -92,11 +87,10 @@ class Lanes(Generic[Item]):
         for timer, _ in self._parked.values():
             timer.cancel()
         left = [item for _, item in self._parked.values()]
-        left += [item for _, item in self._ready]
+        left += [item for waiting in (self._released, self._ready) for _, item in waiting]
         left += [item for queue in self._behind.values() for item in queue or ()]
-        self._parked.clear()
-        self._ready.clear()
-        self._behind.clear()
+        for waiting in (self._parked, self._released, self._ready, self._behind):
+            waiting.clear()
         self._waiting_behind = 0
         return left
 
@@ -124,7 +118,7 @@ class Lanes(Generic[Item]):
 
     def _spread(self) -> None:
         """Begin a worker, if all there are wait inside a run: runs that wait for nothing need no more than one."""
-        if self._held_up == len(self._workers) < self._size and self._ready:
+        if self._held_up == len(self._workers) < self._size and (self._ready or self._released):
             worker = self._loop.create_task(self._work(), name=self._name, context=self._context.copy())
             self._workers.add(worker)
             worker.add_done_callback(self._ended, context=self._context)
@@ -138,28 +132,49 @@ class Lanes(Generic[Item]):
 
     async def _work(self) -> None:
         """Run what is ready until nothing is."""
-        ready, task, run, contexts = self._ready, asyncio.current_task(), self._run, self._context.copy
+        ready, released, behind, run, contexts = (
+            self._ready,
+            self._released,
+            self._behind,
+            self._run,
+            self._context.copy,
+        )
+        task = asyncio.current_task()
         turn_ends = monotonic() + _TURN_SECONDS
         # Whoever has asked for this task's end meant a run that is over: the next one needs a task of its own.
-        while ready and task is not None and not task.cancelling():
-            key, item = ready.popleft()
-            begun, context = run(item), contexts()
-            try:
-                waits_for = context.run(begun.send, None)
-            except StopIteration as done:
-                seconds: float | None = done.value
+        while (released or ready) and task is not None and not task.cancelling():
+            if released:
+                key, item = released.popleft()
             else:
-                seconds = await self._rest(begun, context, waits_for)
+                key, item = ready.popleft()
+                if key is not None and key in behind:
+                    self._queue_behind(key, item)
+                    continue
+            context = contexts()
+            try:
+                seconds = context.run(run, item)
+                if seconds is not None and not isinstance(seconds, float | int):
+                    seconds = await self._rest(key, seconds, context)
+            except BaseException:
+                self._hold(key)
+                raise
             if seconds is not None:
                 self._park(key, item, seconds)
-            elif key is not None:
+            elif key is not None and key in behind:
                 self._release(key)
             if monotonic() > turn_ends and not task.cancelling():
                 await asyncio.sleep(0)
                 turn_ends = monotonic() + _TURN_SECONDS
 
-    async def _rest(self, begun: Coroutine[Any, Any, float | None], context: Context, waits_for: Any) -> float | None:
-        """Wait for the end of a run, while others are begun."""
+    async def _rest(
+        self, key: bytes | None, begun: Coroutine[Any, Any, float | None], context: Context
+    ) -> float | None:
+        """Await what a run has left, while others are begun where it waits for something."""
+        try:
+            waits_for = context.run(begun.send, None)
+        except StopIteration as done:
+            return cast(float | None, done.value)
+        self._hold(key)
         self._held_up += 1
         self._spread()
         try:
@@ -171,12 +186,17 @@ class Lanes(Generic[Item]):
         finally:
             self._held_up -= 1
 
+    def _hold(self, key: bytes | None) -> None:
+        """Let nothing overtake the item of *key* that is under way."""
+        if key is not None:
+            self._behind.setdefault(key, None)
+
     def _release(self, key: bytes) -> None:
         if self._stopped:
             return
         queue = self._behind[key]
         if queue:
-            self._ready.append((key, queue.popleft()))
+            self._released.append((key, queue.popleft()))
             self._waiting_behind -= 1
         else:
             del self._behind[key]
@@ -184,13 +204,14 @@ class Lanes(Generic[Item]):
     def _park(self, key: bytes | None, item: Item, seconds: float) -> None:
         if self._stopped:
             return
+        self._hold(key)
         ticket = object()
         timer = self._loop.call_later(max(0.0, seconds), self._wake, ticket, key, item, context=self._context)
         self._parked[ticket] = (timer, item)
 
     def _wake(self, ticket: object, key: bytes | None, item: Item) -> None:
         del self._parked[ticket]
-        self._ready.append((key, item))
+        self._released.append((key, item))
         self._spread()
 
 

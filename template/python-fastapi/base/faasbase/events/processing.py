@@ -22,10 +22,12 @@ from .reading import EventReader
 from .records import Record, Running
 from .single_lanes import SingleLanes
 from .tally import TALLY
-from .telemetry import BatchSpan, process_span
+from .telemetry import BatchSpan, ProcessSpan, process_span
 from .texts import shown
 from .threads import HandlerThreads
 
+Begun = Outcome | Coroutine[Any, Any, Outcome]
+"""What has become of an event whose handling has begun, or what is left to await: most handlers' first step is all."""
 _FEWEST_THREADS = 100
 
 
@@ -81,40 +83,47 @@ class Processor:
         """Tell whether a handler takes events of *event_type*."""
         return event_type in self._known
 
-    def process(self, record: Record, came: Parcel | Envelope) -> Coroutine[Any, Any, Outcome]:
+    async def process(self, record: Record, came: Parcel | Envelope, outcome: Outcome = SETTLED) -> Outcome:
         """
         Decode *record*, which *came* as that, run its handler, and return what became of it; never raises.
 
-        Cancelling it cancels the handler.
+        Cancelling it cancels the handler.  An *outcome* that is dead stands.
         """
+        begun = self.begin(record, came, outcome)
+        return begun if isinstance(begun, Outcome) else await begun
+
+    def begin(self, record: Record, came: Parcel | Envelope, outcome: Outcome = SETTLED) -> Begun:
+        """Do at once what `process` does until the handler waits for something; cancelled there, this is, too."""
         if isinstance(came, Envelope):
-            return self.process_envelope(record, came)
+            return self._begin(record, came, outcome)
         try:
-            envelope, outcome = read_envelope(came), SETTLED
+            envelope = read_envelope(came)
         except MalformedError as exc:
             envelope, outcome = Envelope({}), malformed(exc, record.position)
-        return self.process_envelope(record, envelope, outcome)
+        return self._begin(record, envelope, outcome)
 
-    async def process_envelope(self, record: Record, envelope: Envelope, outcome: Outcome = SETTLED) -> Outcome:
-        """Do as `process` with an *envelope* that is read already; an *outcome* that is dead stands."""
+    def _begin(self, record: Record, envelope: Envelope, outcome: Outcome) -> Begun:
         began = time.monotonic()
         kind = envelope.type
         known = self._known.get(kind)
+        span = process_span(record, envelope)
+        try:
+            begun = outcome if outcome.dead else self._handle(record, envelope, known, began)
+        except BaseException as exc:
+            if span is not None:
+                span.fail(exc)
+            raise
         counted_as = kind if known is not None else "unknown"
-        if (span := process_span(record, envelope)) is None:
-            if not outcome.dead:
-                outcome = await self._handled(record, envelope, known, began)
-            TALLY.add(counted_as, outcome.kind, time.monotonic() - began)
-            return outcome
-        with span:
-            if not outcome.dead:
-                outcome = await self._handled(record, envelope, known, began)
-            TALLY.add(counted_as, outcome.kind, time.monotonic() - began, span.end(outcome))
-        return outcome
+        if not isinstance(begun, Outcome):
+            return _counted(begun, counted_as, began, span)
+        TALLY.add(counted_as, begun.kind, time.monotonic() - began, None if span is None else span.end(begun))
+        return begun
 
-    async def _handled(self, record: Record, envelope: Envelope, known: _Known | None, began: float) -> Outcome:
+    def _handle(self, record: Record, envelope: Envelope, known: _Known | None, began: float) -> Begun:
+        """Read the event and begin to handle it."""
         if known is None:
             return self._unknown(envelope, record)
+        handler = known.handler
         try:
             event = known.reader.read(envelope)
         except MalformedError as exc:
@@ -122,42 +131,44 @@ class Processor:
         except ValidationError as exc:
             return invalid(exc, record.position)
         except Exception as exc:  # noqa: BLE001 - what validates and decodes is the handler's own as well
-            return outcome_of(exc, str(envelope.attributes.get("id")), known.handler.name)
-        handler = known.handler
+            return outcome_of(exc, str(envelope.attributes.get("id")), handler.name)
+        if known.batches is not None:
+            return _bordered(known.batches.add(event, record), event, handler)
+        if self._lanes is not None or not handler.is_async:
+            return _bordered(self._in_turn(handler, event, record), event, handler)
         try:
-            if known.batches is not None:
-                return await known.batches.add(event, record)
-            if self._lanes is not None or not handler.is_async:
-                return await self._in_turn(handler, event, record)
-            await self._call(handler, event, self._running(record, began, event), self._until(began))
-        except Exception as exc:  # noqa: BLE001 - the border: what the handler raises is what becomes of the event
-            return outcome_of(exc, event.id, handler.name)
-        except asyncio.CancelledError as exc:
-            if _is_cancelled():
-                raise
-            return outcome_of(exc, event.id, handler.name)
-        return SETTLED
+            until = self._until(began)
+            _, rest = self._call(handler, event, self._running(record, until, event), until)
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - as in `_bordered`
+            return _outcome_at_border(exc, event, handler)
+        return SETTLED if rest is None else _bordered(rest, event, handler)
 
-    async def _in_turn(self, handler: EventHandler, event: Event[Any], record: Record) -> Outcome:
+    async def _in_turn(self, handler: EventHandler, event: Event[Any], record: Record) -> None:
         """Call the handler once there is a lane and a thread for it; its time begins then."""
         async with self._lanes.of(record) if self._lanes is not None else nullcontext():
             if not handler.is_async:
                 await self._threads.take()
-            began = time.monotonic()
-            await self._call(handler, event, self._running(record, began, event), self._until(began))
-        return SETTLED
+            until = self._until(time.monotonic())
+            _, rest = self._call(handler, event, self._running(record, until, event), until)
+            if rest is not None:
+                await rest
 
-    async def _call(self, handler: EventHandler, argument: Any, running: Running, until: float | None) -> Any:
-        """Call the handler, which is cancelled at *until*; raises TimeoutError then."""
+    def _call(
+        self, handler: EventHandler, argument: Any, running: Running, until: float | None
+    ) -> tuple[Any, Awaitable[Any] | None]:
+        """
+        Call the handler, and return what it has returned, or what is left to await.
+
+        That is cancelled at *until*, and raises TimeoutError then; what waits for nothing cannot be cancelled either.
+        """
         running.enter()
         called = handler.function(argument) if handler.is_async else self._threads.run(handler, argument)
         try:
             waits_for = called.send(None)
         except StopIteration as done:
-            # What waits for nothing cannot be cancelled either.
-            return done.value
+            return done.value, None
         rest = rest_of(called, waits_for)
-        return await (rest if until is None else self._bounded(handler, rest, until))
+        return None, rest if until is None else self._bounded(handler, rest, until)
 
     async def _bounded(self, handler: EventHandler, rest: Awaitable[Any], until: float) -> Any:
         task = asyncio.current_task()
@@ -177,11 +188,13 @@ class Processor:
         events = batch.events
         if not handler.is_async:
             await self._threads.take()
-        running = self._running(batch.first, time.monotonic())
+        running = self._running(batch.first, self._until(time.monotonic()))
         try:
             with BatchSpan(handler.name, batch.spans):
                 # Nobody but us ends a batch whose calls have given up.
-                said = await self._call(handler, events, running, running.deadline)
+                said, rest = self._call(handler, events, running, running.deadline)
+                if rest is not None:
+                    said = await rest
         except (Exception, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
                 raise
@@ -192,10 +205,10 @@ class Processor:
     def _until(self, began: float) -> float | None:
         return began + self._timeout_seconds if self._timeout_seconds else None
 
-    def _running(self, record: Record, began: float, event: Event[Any] | None = None) -> Running:
-        deadline = self._until(began)
+    def _running(self, record: Record, until: float | None, event: Event[Any] | None = None) -> Running:
+        deadline = until
         if record.system == "http" and (call := current_call()) is not None and call.deadline is not None:
-            deadline = call.deadline if deadline is None else min(deadline, call.deadline)
+            deadline = call.deadline if until is None else min(until, call.deadline)
         return Running(record, deadline, self._propagated, event)
 
     def _make_known(self, handler: EventHandler) -> _Known:
@@ -217,6 +230,36 @@ class Processor:
         for known in self._known.values():
             if known.batches is not None:
                 await known.batches.close()
+
+
+async def _counted(
+    begun: Coroutine[Any, Any, Outcome], event_type: str, began: float, span: ProcessSpan | None
+) -> Outcome:
+    """Await what is left of handling an event, and count it."""
+    try:
+        outcome = await begun
+    except BaseException as exc:
+        if span is not None:
+            span.fail(exc)
+        raise
+    TALLY.add(event_type, outcome.kind, time.monotonic() - began, None if span is None else span.end(outcome))
+    return outcome
+
+
+async def _bordered(rest: Awaitable[Any], event: Event[Any], handler: EventHandler) -> Outcome:
+    """Await the *rest* of handling *event*: the border, where what the handler raises is what becomes of the event."""
+    try:
+        said = await rest
+    except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - see above
+        return _outcome_at_border(exc, event, handler)
+    return said if isinstance(said, Outcome) else SETTLED
+
+
+def _outcome_at_border(exc: Exception | asyncio.CancelledError, event: Event[Any], handler: EventHandler) -> Outcome:
+    """Return what *exc* makes of the event; raises it again where it says that somebody wants this task to end."""
+    if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
+        raise exc
+    return outcome_of(exc, event.id, handler.name)
 
 
 def _is_cancelled() -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from .envelope import JSON, Envelope, Event, data_of, is_json
+from .envelope import JSON, Envelope, Event, data_of
 from .handlers import EventHandler
 
 _new = object.__new__
@@ -16,6 +16,7 @@ _set_dict, _set_fields_set, _set_extra, _set_private = (
     vars(BaseModel)[name].__set__
     for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 )
+_moment = datetime.fromisoformat
 _DEFAULTS = {name: field.default for name, field in Event.model_fields.items() if not field.is_required()}
 
 
@@ -37,23 +38,23 @@ class EventReader:
             MalformedError: Its data cannot be read.
             ValidationError: It, or its data, is not valid.
         """
-        if self._takes_json and envelope.content and is_json(envelope.media_type or JSON):
+        attributes, content = envelope.attributes, envelope.content
+        if self._takes_json and content and (attributes.get("datacontenttype") == JSON or envelope.is_json):
             try:
-                return self._short_cut(envelope.attributes, envelope.content)
+                return self._short_cut(attributes, content)
             except ValidationError:
                 # The long way tells what is wrong in terms of the event.
                 pass
         data = data_of(envelope, self._wanted, self._decode)
-        return self._model.model_validate({**envelope.attributes, "data": data})
+        return self._model.model_validate({**attributes, "data": data})
 
     def _short_cut(self, attributes: dict[str, Any], content: bytes) -> Event[Any]:
         """Validate the data straight from its bytes, at half the cost, where nothing else of the event needs it."""
         data = self._data_of_json(content)
-        written = attributes.get("time")
-        moment = _time(written) if written is not None else None
-        if not (_is_sound(attributes) and (moment is not None or written is None)):
+        values = _DEFAULTS | attributes
+        if not _is_sound(values):
             return self._model.model_validate({**attributes, "data": data})
-        values = {**_DEFAULTS, **attributes, "time": moment, "data": data}
+        values["data"] = data
         # What `model_construct` does, which takes longer than the validation that it saves.
         event = _new(self._model)
         _set_dict(event, values)
@@ -63,25 +64,17 @@ class EventReader:
         return event
 
 
-def _time(value: Any) -> datetime | None:
-    """Return a time that has its zone, written as most are; None for all that is to be looked at more closely."""
-    # Weeks and days of the year, which the short way reads as well, have no `T` there.
-    if not isinstance(value, str) or value[10:11] != "T":
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else None
-
-
-def _is_sound(attributes: dict[str, Any]) -> bool:
-    """Tell whether the attributes are what they must be; that of the type has brought the event here."""
-    event_id, source = attributes.get("id"), attributes.get("source")
-    return bool(
-        attributes.get("specversion") == "1.0"
-        and isinstance(event_id, str)
-        and event_id
-        and isinstance(source, str)
-        and source
-    )
+def _is_sound(values: dict[str, Any]) -> bool:
+    """Tell whether the attributes are what they must be, and read their time; the type has brought the event here."""
+    event_id, source, written = values.get("id"), values.get("source"), values["time"]
+    if written is not None:
+        # Weeks and days of the year, which the short way reads as well, have no `T` there.
+        if type(written) is not str or written[10:11] != "T":
+            return False
+        try:
+            values["time"] = moment = _moment(written)
+        except ValueError:
+            return False
+        if moment.tzinfo is None:
+            return False
+    return bool(values["specversion"] == "1.0" and event_id and source and type(event_id) is type(source) is str)

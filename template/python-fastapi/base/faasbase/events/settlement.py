@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import LONGEST_PAUSE_SECONDS
 from ..event_policy import EventsPolicy
 from ..resilience import backoff
 from .dead_letters import DeadLetter, dead_letter
 from .envelope import Envelope, Parcel
-from .outcomes import SETTLED, Outcome, outcome_of
+from .outcomes import Outcome, outcome_of
 from .outgoing import PublishError, TooLargeError
-from .processing import Processor
+from .processing import Begun, Processor
 from .records import Record
 from .tally import ATTEMPTS
 from .telemetry import DEAD_LETTERS, WAITING
@@ -67,19 +68,28 @@ class Settlement:
 
         Cancelled, nothing has become of it.  Where dead letters cannot be sent this waits until they can.
         """
+        begun = self.begin(record, came)
+        return await self.judge(record, begun if isinstance(begun, Outcome) else await begun)
+
+    def begin(self, record: Record, came: Parcel | Envelope) -> Begun:
+        """Begin as `handle` does; what has become of the event is for `judge`, or, if it is `SETTLED`, `count`."""
         try:
-            outcome = await self._processor.process(record, came)
+            begun = self._processor.begin(record, came)
         except Exception as exc:  # noqa: BLE001 - a mistake of ours counts as well, or it would come again for ever
-            outcome = outcome_of(exc, record.position, "faasbase")
-        if outcome is SETTLED:
-            # As most are.
-            ATTEMPTS.add(record.counted_by, record.attempt)
-            return DONE
+            return outcome_of(exc, record.position, "faasbase")
+        return begun if isinstance(begun, Outcome) else _bordered(begun, record)
+
+    def count(self, record: Record) -> None:
+        """Count *record* as settled or given up."""
+        ATTEMPTS.add(record.stream or record.destination, record.attempt)
+
+    async def judge(self, record: Record, outcome: Outcome) -> Verdict:
+        """Return what is to become of *record*, as `handle` does."""
         if outcome.again:
             pause = self._pause(outcome, record.attempt)
             if not self._is_spent(record, outcome, pause):
                 return Verdict(pause, counts=outcome.counts)
-        ATTEMPTS.add(record.counted_by, record.attempt)
+        self.count(record)
         if not outcome.again and not outcome.dead:
             return DONE
         await self.give_up(record, outcome)
@@ -141,3 +151,10 @@ class Settlement:
         if outcome.after_seconds is not None:
             return min(max(0.0, outcome.after_seconds), LONGEST_PAUSE_SECONDS)
         return self._policy.pause_before(attempt + 1)
+
+
+async def _bordered(begun: Coroutine[Any, Any, Outcome], record: Record) -> Outcome:
+    try:
+        return await begun
+    except Exception as exc:  # noqa: BLE001 - as in `Settlement.begin`
+        return outcome_of(exc, record.position, "faasbase")

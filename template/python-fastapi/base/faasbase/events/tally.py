@@ -73,7 +73,7 @@ class Attempts(Collector):
 
     def add(self, destination: str, attempts: int) -> None:
         """Count a message that took *attempts*; all beyond the largest bucket are one."""
-        key = destination, min(attempts, _MOST_ATTEMPTS + 1)
+        key = destination, attempts if attempts <= _MOST_ATTEMPTS else _MOST_ATTEMPTS + 1
         self._counts[key] = self._counts.get(key, 0) + 1
 
     def collect(self) -> Iterable[Metric]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -12,11 +13,14 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode
 
 from .. import metrics
-from ..tracing import AttributeValue, is_left_out, remote_context, start_span, tracing_on
+from ..tracing import AttributeValue, enter_sender, enter_span, start_span, tracing_on
 from .envelope import Envelope
 from .outcomes import Outcome
 from .records import Record
 from .texts import shown
+
+_TOLD = {name: f"cloudevents.event_{name}" for name in ("id", "source", "subject")}
+_LONGEST, _MAX_SHARED = 256, 256
 
 LAG = metrics.gauge("faas_event_lag_messages", "Messages not settled yet.", ("destination", "partition"))
 LAG_SECONDS = metrics.gauge("faas_event_lag_seconds", "Age of the message taken last.", ("destination", "partition"))
@@ -28,7 +32,7 @@ PUBLISHED = metrics.counter("faas_events_published", "Events sent, by how that w
 
 def process_span(record: Record, envelope: Envelope) -> ProcessSpan | None:
     """
-    Return the span of one attempt at an event, below the trace of whoever has sent it; it begins with its block.
+    Begin the span of one attempt at an event, below the trace of whoever has sent it, and make it the current one.
 
     None for the most, which are not recorded: the sender's context, if any, is made the current one of this task then.
     Pushed over HTTP, a span is below the call's SERVER span.
@@ -39,64 +43,67 @@ def process_span(record: Record, envelope: Envelope) -> ProcessSpan | None:
     if "traceparent" not in headers:
         # CloudEvents' distributed tracing extension, which travels in the event itself.
         headers = envelope.attributes.get("extensions") or headers
-    parent = remote_context(headers)
-    if tracing_on() and not is_left_out(headers):
-        return ProcessSpan(record, envelope, SpanKind.CONSUMER, parent if parent is not None else Context())
-    if parent is not None:
-        otel_context.attach(parent)
-    return None
+    context = enter_sender(headers)
+    return None if context is None else ProcessSpan(record, envelope, SpanKind.CONSUMER, context)
 
 
 class ProcessSpan:
-    """The span of one attempt at an event below *parent*, current inside the ``with`` block."""
+    """The span of one attempt at an event below *parent*, the current one until `end` or `fail`."""
 
-    __slots__ = ("_envelope", "_kind", "_parent", "_record", "_span", "_token")
+    __slots__ = ("_span", "_token")
 
     def __init__(self, record: Record, envelope: Envelope, kind: SpanKind, parent: Context) -> None:
-        self._record, self._envelope, self._kind, self._parent = record, envelope, kind, parent
-
-    def __enter__(self) -> Self:
-        parent = self._parent
-        self._span = start_span(self._name(), self._kind, self._attributes(), parent)
-        self._token = otel_context.attach(trace.set_span_in_context(self._span, parent) if self._span else parent)
-        return self
+        attributes = envelope.attributes
+        name, shared = _shared(record.system, record.destination, record.counted_by, envelope.type)
+        self._span = span = start_span(name, kind, _own(record, attributes), parent, shared=shared)
+        self._token = enter_span(span, parent)
 
     def end(self, outcome: Outcome) -> SpanContext | None:
         """Tell what became of the event, and return the span's ids, if it is recorded."""
+        otel_context.detach(self._token)
         span = self._span
         if span is None or not span.is_recording():
             return None
-        span.set_attribute("faas.event.outcome", outcome.kind)
+        # A light span of tracing's takes it as it is.
+        getattr(span, "note", span.set_attribute)("faas.event.outcome", outcome.kind)
         if outcome.kind not in ("settled", "ignored"):
             span.set_attribute("error.type", outcome.error)
             span.set_status(StatusCode.ERROR, outcome.reason)
+        span.end()
         return span.get_span_context()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def fail(self, error: BaseException) -> None:
+        """End it, left with an *error* by which nothing has become of the event."""
         otel_context.detach(self._token)
         _end(self._span, error)
 
-    def _name(self) -> str:
-        return f"process {self._record.counted_by or self._envelope.type or 'event'}"
 
-    def _attributes(self) -> dict[str, AttributeValue]:
-        record, attributes = self._record, self._envelope.attributes
-        told: dict[str, AttributeValue] = {"faas.trigger": "pubsub", "faas.event.attempt": record.attempt}
-        for name in ("id", "source", "type", "subject"):
-            if isinstance(value := attributes.get(name), str):
-                told[f"cloudevents.event_{name}"] = value if len(value) <= 256 else shown(value)
-        if record.destination:
-            told |= {
-                "messaging.system": record.system,
-                "messaging.operation.name": "process",
-                "messaging.operation.type": "process",
-                "messaging.destination.name": record.destination,
-                "messaging.message.id": record.position,
-                "messaging.message.body.size": len(record.content),
-            }
-        return {**told, **record.attributes}
+@lru_cache(_MAX_SHARED)
+def _shared(system: str, destination: str, counted_by: str, kind: str) -> tuple[str, Mapping[str, AttributeValue]]:
+    """Return the name of spans, and what they say whatever the record is."""
+    shared: dict[str, AttributeValue] = {"faas.trigger": "pubsub"}
+    if kind:
+        shared["cloudevents.event_type"] = shown(kind)
+    if destination:
+        shared |= {
+            "messaging.system": system,
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": destination,
+        }
+    return f"process {counted_by or kind or 'event'}", shared
+
+
+def _own(record: Record, attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
+    own: dict[str, AttributeValue] = {"faas.event.attempt": record.attempt}
+    for name, told_as in _TOLD.items():
+        if isinstance(value := attributes.get(name), str):
+            own[told_as] = value if len(value) <= _LONGEST else shown(value)
+    if record.destination:
+        own["messaging.message.id"] = record.position
+        own["messaging.message.body.size"] = len(record.content)
+    own.update(record.attributes)
+    return own
 
 
 class BatchSpan:

@@ -107,7 +107,7 @@ class EventsApp:
     async def _settle(self, opened: _Opened, write: Callable[[], str] | None = None) -> Outcome:
         """Process an event; *write* returns the content of one that was among others, for a letter."""
         record, envelope, outcome = opened
-        outcome = await self._processor.process_envelope(record, envelope, outcome)
+        outcome = await self._processor.process(record, envelope, outcome)
         if not outcome.dead:
             return outcome
         if write is not None:

@@ -152,6 +152,10 @@ class OffsetWindow:
         if not self._attempts[offset] and not pause:
             del self._attempts[offset]
 
+    def is_usual(self, offset: int) -> bool:
+        """Tell whether *offset* has nothing to wait for and nobody suspects it."""
+        return not self.pauses and not self._deaths and offset >= self._suspect_until
+
     def pause(self, offset: int) -> float:
         """Return how many seconds *offset* has still to wait for its next run; a new owner keeps that up."""
         until = self.pauses.get(offset)

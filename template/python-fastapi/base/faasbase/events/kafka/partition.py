@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aiokafka.structs import TopicPartition
 
 from ...event_policy import EventsPolicy
 from ..lanes import Lanes
-from ..outcomes import Outcome
-from ..settlement import Settlement
+from ..outcomes import SETTLED, Outcome
+from ..processing import Begun
+from ..records import Record
+from ..settlement import Settlement, Verdict
 from ..telemetry import LAG, LAG_SECONDS, LANES
 from .offsets import OffsetWindow
 from .records import Message, RecordReader
@@ -51,7 +54,7 @@ class Partition:
         self, place: TopicPartition, window: OffsetWindow, work: Work, highwater: Callable[[], int | None]
     ) -> None:
         self.place, self.window = place, window
-        self._work, self._highwater = work, highwater
+        self._work, self._turns, self._highwater = work, work.turns, highwater
         self._read = RecordReader(place).read
         self._most = work.policy.max_uncommitted
         # Fetching one by one whatever there is room for would cost more than handling it.
@@ -115,22 +118,39 @@ class Partition:
         self._hide()
         return ended
 
-    async def _run(self, message: Message) -> float | None:
-        turns, window = self._work.turns, self.window
-        if window.pauses and (seconds := window.pause(message.offset)):
+    def _run(self, message: Message) -> Coroutine[Any, Any, float | None] | None:
+        window, offset, settlement = self.window, message.offset, self._work.settlement
+        if self._turns.closed or not window.is_usual(offset):
+            return self._run_with_care(message)
+        record, came = self._read(message, window.attempts_of(offset) + 1)
+        try:
+            begun = settlement.begin(record, came)
+        except BaseException:
+            window.attempt(offset)
+            window.ended(offset)
+            raise
+        if begun is SETTLED:
+            # As most are, before anything else could run: nobody had to know that it did.
+            settlement.count(record)
+            self._settle(message)
+            return None
+        window.attempt(offset)
+        self._turns.running += 1
+        return self._go_on(message, record, begun)
+
+    async def _run_with_care(self, message: Message) -> float | None:
+        """Run what has to wait first, or may end the process."""
+        turns, window, offset = self._turns, self.window, message.offset
+        if window.pauses and (seconds := window.pause(offset)):
             return seconds
-        if window.alone(message.offset):
+        if window.alone(offset):
             async with turns.alone():
                 return 0.0 if self._stopped else await self._try_alone(message)
         while turns.closed:
             await turns.opened()
             if self._stopped:
                 return 0.0
-        turns.running += 1
-        try:
-            return await self._try(message)
-        finally:
-            turns.leave()
+        return await self._try(message)
 
     async def _try_alone(self, message: Message) -> float | None:
         window, offset, work = self.window, message.offset, self._work
@@ -142,24 +162,42 @@ class Partition:
         return None
 
     async def _try(self, message: Message) -> float | None:
-        window, offset = self.window, message.offset
-        record, came = self._read(message, window.attempt(offset))
+        window, offset, work = self.window, message.offset, self._work
+        attempt = window.attempt(offset)
+        self._turns.running += 1
         try:
             if window.suspect(offset):
-                await self._work.flushed()
+                await work.flushed()
                 if self._stopped:
                     window.take_back(offset)
                     return 0.0
-            verdict = await self._work.settlement.handle(record, came)
+            verdict = await work.settlement.handle(*self._read(message, attempt))
         except BaseException:
             window.ended(offset)
             raise
+        finally:
+            self._turns.leave()
+        return self._judged(message, verdict)
+
+    async def _go_on(self, message: Message, record: Record, begun: Begun) -> float | None:
+        """Await what is left of a try that has begun."""
+        try:
+            outcome = begun if isinstance(begun, Outcome) else await begun
+            verdict = await self._work.settlement.judge(record, outcome)
+        except BaseException:
+            self.window.ended(message.offset)
+            raise
+        finally:
+            self._turns.leave()
+        return self._judged(message, verdict)
+
+    def _judged(self, message: Message, verdict: Verdict) -> float | None:
         if verdict.after_seconds is None:
             self._settle(message)
         elif verdict.counts:
-            window.ended(offset, verdict.after_seconds)
+            self.window.ended(message.offset, verdict.after_seconds)
         else:
-            window.take_back(offset, verdict.after_seconds)
+            self.window.take_back(message.offset, verdict.after_seconds)
         return verdict.after_seconds
 
     def _settle(self, message: Message) -> None:

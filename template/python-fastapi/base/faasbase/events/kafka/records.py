@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from aiokafka.structs import TopicPartition
 
-from ..envelope import HEADERS, JSON, MAX_EXTENSIONS, REQUIRED, Envelope, Parcel
+from ..envelope import HEADERS, JSON, MAX_EXTENSIONS, Envelope, Parcel
 from ..records import Record
 
 PREFIX = "ce_"
@@ -47,14 +47,18 @@ class RecordReader:
         attributes: dict[str, Any] = {}
         extensions: dict[str, str] = {}
         try:
-            # One look at each header instead of two: of all that is done for a record this takes longest.
+            # Of all that is done for a record this takes longest.
             for given, value in raw:
-                name = given if given in _ATTRIBUTES else given.lower()
-                headers[name] = text = value.decode()  # type: ignore[union-attr]
-                if name in _ATTRIBUTES:
-                    attributes[_ATTRIBUTES[name]] = text
-                elif name.startswith(PREFIX):
-                    extensions[name[len(PREFIX) :]] = text
+                text = value.decode()  # type: ignore[union-attr]
+                if (attribute := _ATTRIBUTES.get(given)) is not None:
+                    headers[given] = attributes[attribute] = text
+                    continue
+                name = given.lower()
+                headers[name] = text
+                if (attribute := _ATTRIBUTES.get(name)) is not None:
+                    attributes[attribute] = text
+                elif name[:3] == PREFIX:
+                    extensions[name[3:]] = text
         except (AttributeError, UnicodeDecodeError):
             headers = {name.lower(): value.decode("utf-8", "replace") for name, value in raw if value is not None}
             attributes = {}
@@ -74,7 +78,11 @@ class RecordReader:
         )
         if message.value is None:
             record.tombstone = True
-        if headers.get("content-type") == JSON and attributes.keys() >= REQUIRED and len(extensions) <= MAX_EXTENSIONS:
+        # Said one by one: to compare sets takes three times as long.
+        is_whole = (
+            "id" in attributes and "source" in attributes and "type" in attributes and "specversion" in attributes
+        )
+        if is_whole and headers.get("content-type") == JSON and len(extensions) <= MAX_EXTENSIONS:
             attributes["datacontenttype"], attributes["extensions"] = JSON, extensions
             return record, Envelope(attributes, content)
         return record, Parcel(content, headers, PREFIX, False, (position, self._source, self._topic))

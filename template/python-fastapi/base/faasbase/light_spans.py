@@ -1,0 +1,201 @@
+"""Spans of what happens thousands of times a second, for a fifth of the SDK's price: nearly all are never looked at."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+from collections.abc import Mapping
+from time import time_ns
+from typing import TYPE_CHECKING
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, Tracer, TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, TraceIdRatioBased
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    INVALID_SPAN_CONTEXT,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer as AnyTracer
+    from opentelemetry.util.types import AnyValue, Attributes
+
+    from .tracing import AttributeValue
+
+    Shared = Mapping[str, AttributeValue]
+    Own = dict[str, AttributeValue]
+
+_FOLLOWING = "remoteParentSampled:AlwaysOnSampler"
+_ROOTS = re.compile(r"ParentBased\{root:(?:AlwaysOnSampler|TraceIdRatioBased\{([\d.e-]+)\}),")
+_FEW = 32
+"""More attributes than a span has that nobody has touched."""
+_NEW = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
+
+
+class LightSpans:
+    """
+    Makes spans of *tracer*'s that its sampler is not asked for, since it is known what it would say.
+
+    It takes all those below a remote parent that is sampled.  Where *sampled_below* is a number it takes those of new
+    traces, too, of whose ids the lower half is below that.
+    """
+
+    def __init__(self, tracer: Tracer, sampled_below: int | None) -> None:
+        self.sampled_below = sampled_below
+        self.resource, self.processor, self.lock = tracer.resource, tracer.span_processor, threading.Lock()
+        self.scope = InstrumentationScope("faasbase", "")
+        self._ids = _GivenIds()
+        provider = TracerProvider(
+            ALWAYS_ON, self.resource, False, active_span_processor=self.processor, id_generator=self._ids
+        )
+        self._tracer = provider.get_tracer("faasbase")
+
+    def begin(
+        self,
+        name: str,
+        kind: SpanKind,
+        attributes: tuple[Shared, Own],
+        trace_id: int,
+        parent: SpanContext | None = None,
+    ) -> LightSpan:
+        """
+        Begin a span below *parent*, or the first one of its trace.
+
+        Its *attributes* are text and numbers, and it keeps its own ones.
+        """
+        flags = _NEW if parent is None else TraceFlags(parent.trace_flags & _NEW)
+        ids = SpanContext(trace_id, random.getrandbits(64) or 1, False, flags)
+        span = LightSpan(self, name, kind, attributes, ids, parent)
+        self.processor.on_start(span)  # type: ignore[arg-type] # it takes all that a span of the SDK's does
+        return span
+
+    def whole(self, span: LightSpan) -> Span:
+        """Return *span* as the SDK has it, begun when it was; whoever calls has the lock."""
+        self._ids.given = span.get_span_context()
+        parent = set_span_in_context(NonRecordingSpan(span.parent)) if span.parent else Context()
+        return self._tracer.start_span(span.name, parent, span.kind, span.attributes, start_time=span.start_time)
+
+
+def light_spans(tracer: AnyTracer) -> LightSpans | None:
+    """Return what makes light spans of *tracer*'s; None where its sampler, or a limit, might have a say in them."""
+    limits = SpanLimits()
+    if limits.max_span_attribute_length is not None or (limits.max_span_attributes or _FEW) < _FEW:
+        return None
+    if not isinstance(tracer, Tracer) or _FOLLOWING not in (sampler := tracer.sampler.get_description()):
+        return None
+    roots = _ROOTS.match(sampler)
+    return LightSpans(tracer, TraceIdRatioBased.get_bound_for_rate(float(roots[1] or 1)) if roots else None)
+
+
+class LightSpan(ReadableSpan, Span):
+    """A span that becomes one of the SDK's as soon as anybody does more with it than to read and to `note`."""
+
+    def __init__(
+        self,
+        spans: LightSpans,
+        name: str,
+        kind: SpanKind,
+        attributes: tuple[Shared, Own],
+        ids: SpanContext,
+        parent: SpanContext | None,
+    ) -> None:
+        super().__init__(
+            name, ids, parent, spans.resource, kind=kind, start_time=time_ns(), instrumentation_scope=spans.scope
+        )
+        self._spans, self._ids = spans, ids
+        self.shared, self.own = attributes
+        """What many spans say in the same words, and what only this one does."""
+        self._whole: Span | None = None
+        self._ended_at: int | None = None
+
+    @property
+    def attributes(self) -> Mapping[str, AttributeValue]:
+        """All of them."""
+        return {**self.shared, **self.own}
+
+    @property
+    def end_time(self) -> int | None:
+        """When it ended, in nanoseconds since 1970."""
+        return self._ended_at
+
+    def get_span_context(self) -> SpanContext:
+        return self._ids
+
+    def is_recording(self) -> bool:
+        return self._ended_at is None
+
+    def note(self, key: str, value: str) -> None:
+        """Set an attribute that is within every limit."""
+        with self._spans.lock:
+            if (whole := self._whole) is None:
+                self.own[key] = value
+                return
+        whole.set_attribute(key, value)
+
+    def end(self, end_time: int | None = None) -> None:
+        with self._spans.lock:
+            if self._ended_at is not None:
+                return
+            self._ended_at = end_time if end_time is not None else time_ns()
+        if self._whole is None:
+            self._spans.processor.on_end(self)
+        else:
+            self._whole.end(self._ended_at)
+
+    def set_attribute(self, key: str, value: AnyValue) -> None:
+        self._touched().set_attribute(key, value)
+
+    def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
+        self._touched().set_attributes(attributes)
+
+    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
+        self._touched().add_event(name, attributes, timestamp)
+
+    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
+        self._touched().add_link(context, attributes)
+
+    def update_name(self, name: str) -> None:
+        self._touched().update_name(name)
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        self._touched().set_status(status, description)
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Attributes = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None:
+        self._touched().record_exception(exception, attributes, timestamp, escaped)
+
+    def _touched(self) -> Span:
+        with self._spans.lock:
+            if self._ended_at is not None and self._whole is None:
+                return INVALID_SPAN
+            if self._whole is None:
+                self._whole = self._spans.whole(self)
+            return self._whole
+
+
+class _GivenIds(RandomIdGenerator):
+    """Gives spans the ids that they have already."""
+
+    given = INVALID_SPAN_CONTEXT
+
+    def generate_trace_id(self) -> int:
+        return self.given.trace_id
+
+    def generate_span_id(self) -> int:
+        return self.given.span_id
