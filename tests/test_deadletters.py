@@ -129,6 +129,26 @@ async def test_letter_that_is_not_there_is_named(place: Place) -> None:
         assert (done.status, "no-such: there is no such letter" in done.errors) == (1, True)
 
 
+async def test_id_may_be_cut_short_where_no_other_begins_so(place: Place) -> None:
+    """An id in full is itself, though others go on from there; nothing is done where one of several is meant."""
+    ids = [*(f"5f0c{number}".ljust(32, "0") for number in range(4)), "6a", "6a".ljust(32, "0"), "7b".ljust(32, "0")]
+    await place.keep(*(a_letter(place, number, id=name) for number, name in enumerate(ids)))
+    await place.add_foreign(1)
+    for arguments in (("show", "5f0c"), ("redrive", "--id", "7", "5f0c"), ("purge", "--id", "5f0c", "7")):
+        refused = await command(place, *arguments)
+        assert (refused.status, refused.lines) == (2, [])
+        told = f"5f0c: the ids of 4 letters begin so: {', '.join(ids[:3])} and 1 more\n"
+        assert refused.errors == f"faasbase.deadletters: {told}"
+    assert (await command(place, "show", "--json", "5f0c2")).ids == {ids[2]}
+    assert (await command(place, "list", "--json", "--id", "5f0c2", ids[2])).ids == {ids[2]}
+    empty = await command(place, "purge", "--id", "")
+    assert (empty.status, "0 purged" in empty.errors) == (1, True)
+    assert await left(place) == set(ids)
+    assert "1 redriven, 0 failed, 1 foreign" in (await command(place, "redrive", "--id", "5f0c1")).errors
+    assert "2 purged, 0 failed, 1 foreign" in (await command(place, "purge", "--id", "6a", "7")).errors
+    assert await left(place) == {ids[0], *ids[2:4], ids[5]}
+
+
 async def test_redrive_puts_the_message_back_as_it_was(place: Place) -> None:
     await place.keep(a_letter(place, 1, redrives=1), a_letter(place, 2, content=b""))
     done = await command(place, "redrive", "--json")

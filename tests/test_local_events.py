@@ -55,6 +55,23 @@ def test_gateway_of_the_cluster_is_the_local_one(events: ModuleType, tmp_path: P
 
 
 @pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, ["http:"]),
+        (" ", ["http:"]),
+        ("kafka://user@a:9092,b:9092/orders?group=x", ["kafka://a:9092,b:9092/orders"]),
+        ("nats://a:4222/ORDERS?durable=x , http:", ["nats://a:4222/ORDERS", "http:"]),
+        ("http:,memory://orders", ["http:", "memory://orders"]),
+        ("kafka://me:p@ss/wo?rd@a/orders", ["kafka://a/orders"]),
+    ],
+)
+def test_sources_of_events_are_told_without_users_and_options(
+    events: ModuleType, value: str | None, expected: list[str]
+) -> None:
+    assert events.event_sources({} if value is None else {"EVENTS_URL": value}) == expected
+
+
+@pytest.mark.parametrize(
     ("there", "expected"),
     [((), None), (("a-key",), "a-key"), (("b-key",), "b-key"), (("b-key", "a-key"), "a-key,b-key")],
 )

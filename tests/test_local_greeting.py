@@ -87,3 +87,14 @@ def test_curl_of_the_readme_is_shown_with_the_right_address(tmp_path: Path) -> N
     with up(project) as local:
         assert f"  curl -s \\\n  {local.url}/function/fn\n" in local.output()
         assert f"broken    {local.url}/function/broken\n  does not start yet" in local.output()
+
+
+def test_events_that_are_fetched_have_no_curl(tmp_path: Path) -> None:
+    """Nobody can push them, whatever the README says; a path that is served beside them has one."""
+    handlers = {"fn": EVENTS, "told": EVENTS, "routes": ROUTES + EVENTS}
+    project = make_project(tmp_path, handlers, more="environment:\n  EVENTS_URL: memory://orders")
+    (project / "told" / "README.md").write_text("```sh\ncurl http://127.0.0.1:8080 -H 'ce-type: order.created'\n```\n")
+    with up(project) as local:
+        where = "  events come from memory://orders"
+        assert shown(local, "fn") == shown(local, "told") == where
+        assert shown(local, "routes") == f"  curl -s {local.url}/function/routes/items\n{where}"

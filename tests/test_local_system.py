@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -63,6 +64,17 @@ async def test_functions_are_listed_as_the_stack_file_has_them(local: Up) -> Non
     assert (greet["replicas"], greet["availableReplicas"]) == (1, 1)
     assert functions["broken"]["availableReplicas"] == 0
     assert (await call(local.port, "/system/functions?namespace=other")).json() == []
+
+
+async def test_metrics_of_a_function_are_where_the_terminal_says(local: Up) -> None:
+    """As the description says, too: the port is another one after each change of code."""
+    found = re.search(
+        r"^greet: ready in \S+ s, metrics on (http://127\.0\.0\.1:(\d+)/metrics)$", local.output(), re.MULTILINE
+    )
+    assert found is not None
+    described = (await call(local.port, "/system/function/greet")).json()
+    assert described["annotations"]["local/metrics"] == found[1]
+    assert "http_requests_total" in (await call(int(found[2]), "/metrics")).text
 
 
 async def test_invocations_are_counted(local: Up) -> None:

@@ -48,13 +48,15 @@ async def test_orders_go_by_the_queue_from_function_to_function(tmp_path: Path, 
             first = await order(local.port, "k-1", {"apple": 99}, path=intake, headers=headers)
             repeat = await order(local.port, "k-1", {"apple": 99}, path=intake)
             await hook.notices(1)
-            await order(local.port, "k-2", {"apple": 2, "plum": 1}, path=intake)
+            second = await order(local.port, "k-2", {"apple": 2, "plum": 1}, path=intake)
             notices = await hook.notices(2)
             assert [await left(local.port, sku, path=worker) for sku in ("apple", "plum")] == [1, 100]
             assert (await push(local.port, "o-1", path=worker)).status == (401 if key else 204)
             # All that is under way ends first: the webhook answers nothing while this process waits for the others.
             assert len(await hook.notices(2 if key else 3)) == (2 if key else 3)
             assert "secret-canary" not in local.output()
+            for what, answer in (("reserved", first), ("refused", second)):
+                assert f"INFO {what} order_id={answer.json()['order_id']}" in local.output()
     assert (first.status, repeat.header("idempotency-replayed"), repeat.json()) == (202, "true", first.json())
     assert [(notice.type, notice.data["missing"]) for notice in notices] == [
         ("order.fulfilled", []),

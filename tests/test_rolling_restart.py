@@ -187,6 +187,8 @@ async def handle() -> bool:
         assert (await last).json() is True
         assert await function.exited() == 0
         assert "lifespan ended" in function.output()
+        said = [line["message"] for line in function.logs() if line["message"].startswith("stopping")]
+        assert said == ["stopping: calls are taken for another 0.2 s" if signal_name == "SIGTERM" else "stopping"]
 
 
 async def test_call_that_would_outlive_the_pod_is_cut_in_time() -> None:

@@ -55,17 +55,18 @@ def test_signed_message_is_taken(function: Any) -> None:
     assert (answer.status_code, answer.json()) == (200, ["signature", "key", "msg_1"])
 
 
-def test_key_may_be_any_text(handler: ModuleType) -> None:
-    """Without ``whsec_`` its characters are the key."""
+@pytest.mark.parametrize("key", ["schlüssel", "6f70656e" * 8, "b3BlbnNzbCByYW5k"], ids=["text", "hex", "base64"])
+def test_key_may_be_any_text(handler: ModuleType, key: str) -> None:
+    """Without ``whsec_`` its characters are the key, whatever they may stand for, without spaces around them."""
     content, seconds = b'{"amount": 3}', int(time.time())
-    digest = hmac.new("schlüssel".encode(), b"msg_1.%d.%s" % (seconds, content), hashlib.sha256).digest()
+    digest = hmac.new(key.encode(), b"msg_1.%d.%s" % (seconds, content), hashlib.sha256).digest()
     headers = {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(seconds),
         "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
         "content-type": "application/json",
     }
-    with client(handler, secrets={**SECRETS, "key": "schlüssel\n"}) as function:
+    with client(handler, secrets={**SECRETS, "key": f" {key} \r\n"}) as function:
         assert function.post("/signed", content=content, headers=headers).status_code == 200
 
 

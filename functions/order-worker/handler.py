@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from .orders import Order, Outcome, Sku
 from .stock import Stock, open_stock
 
 router = APIRouter()
+logger = logging.getLogger(__name__)
 _open: list[Stock] = []
 
 
@@ -41,3 +43,4 @@ async def reserve(event: Event[Order]) -> None:
     missing = await _open[-1].reserve(order.id, {line.sku: line.quantity for line in order.lines})
     kind = "order.rejected" if missing else "order.fulfilled"
     await publish(kind, Outcome(order_id=order.id, customer=order.customer, missing=missing), key=order.id)
+    logger.info("refused" if missing else "reserved", extra={"order_id": order.id})

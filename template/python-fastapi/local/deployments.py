@@ -145,7 +145,9 @@ class Deployment:
         self._restarts.started()
         process.output.release()
         self._announce(starting=False)
-        self._report(f"{self.function.name}: {'replaced' if old else 'ready'} in {seconds:.1f} s")
+        what = "replaced" if old else "ready"
+        # Each process has a port of its own: what was told of the one before is over.
+        self._report(f"{self.function.name}: {what} in {seconds:.1f} s, metrics on {process.metrics_url}")
         if old is not None:
             self._retire(old, signal.SIGTERM)
 

@@ -9,6 +9,9 @@ from pathlib import Path
 SECRET_SETTINGS = ("EVENTS_HTTP_SECRET", "PUBLISH_SECRET")
 # Of faasd, of Kubernetes, and of Kubernetes in longer ways.
 CLUSTER_GATEWAY = re.compile(r"\bhttp://gateway(\.openfaas(\.svc(\.cluster\.local)?)?)?:8080(?=/|$)")
+# As the base reads EVENTS_URL: a comma begins another URL only where a scheme follows.
+NEXT_SOURCE = re.compile(r"\s*,\s*(?=(?:http|kafka|memory|nats):(?://|\s*(?:,|$)))")
+HIDDEN = re.compile(r"(?<=://).*@|\?.*", re.DOTALL)
 
 
 def pushing_secrets(environment: Mapping[str, str]) -> set[str]:
@@ -28,6 +31,12 @@ def local_environment(environment: Mapping[str, str], secrets: Path, gateway_url
         if not local[name]:
             del local[name]
     return local
+
+
+def event_sources(environment: Mapping[str, str]) -> list[str]:
+    """Return where events come from, to be shown: ``http:`` for pushed ones, else URLs without options and users."""
+    urls = NEXT_SOURCE.split(environment.get("EVENTS_URL", "").strip() or "http:")
+    return [HIDDEN.sub("", url) for url in urls]
 
 
 def _listed(names: str) -> list[str]:

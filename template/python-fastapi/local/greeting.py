@@ -13,11 +13,13 @@ from typing import Any
 import httpx2
 
 from deployments import Deployment
+from events import event_sources
 
 DOCUMENTED_URLS = ("http://127.0.0.1:8080", "http://localhost:8080")
 ASKING_SECONDS = 3.0
 CLASSIC = re.compile(r"^(async )?def handle\(\s*event\s*,\s*context\s*\)", re.MULTILINE)
 ON_EVENT = re.compile(r"^@(?:\w+\.)?on_event\(\s*[\"']([\w.:/-]+)[\"']", re.MULTILINE)
+PUSH = re.compile(r"\bce-type\b|application/cloudevents", re.IGNORECASE)
 WITH_BODY = ("post", "put", "patch")
 OPEN_EVENTS = "events are open to anyone here; deployed they need EVENTS_HTTP_SECRET"
 
@@ -36,21 +38,29 @@ async def greeting(url: str, deployments: Iterable[Deployment]) -> str:
 
 
 async def _hints(url: str, deployment: Deployment) -> list[str]:
-    """Return a curl that works, and what differs from a function that is deployed."""
-    function = deployment.function
-    address = f"{url}/function/{function.name}"
-    code = _text(function.handler / "handler.py")
+    """Return a curl that works, where events come from, and what differs from a function that is deployed."""
+    settings = {**os.environ, **deployment.function.environment}
+    sources = event_sources(settings)
+    fetched = [source for source in sources if not source.startswith("http:")]
+    pushed = len(fetched) < len(sources)
+    code = _text(deployment.function.handler / "handler.py")
     event_type = ON_EVENT.search(code)
-    command = _documented(url, function.handler / "README.md")
-    if command is None and CLASSIC.search(code):
+    command = await _command(url, deployment, code, event_type[1] if event_type else None, pushed=pushed)
+    is_open = event_type and pushed and "EVENTS_HTTP_PUBLIC" not in settings
+    events = [f"events come from {source}" for source in fetched]
+    return [*([command] if command else []), *events, *([OPEN_EVENTS] if is_open else [])]
+
+
+async def _command(url: str, deployment: Deployment, code: str, event_type: str | None, *, pushed: bool) -> str | None:
+    """Return a curl that works, or ``None`` where all that the function takes are events that are not *pushed*."""
+    address = f"{url}/function/{deployment.function.name}"
+    documented = _documented(url, deployment.function.handler / "README.md")
+    if documented is not None and (pushed or not PUSH.search(documented)):
+        return documented
+    if CLASSIC.search(code):
         # It takes whatever comes; a question for its document would be a call to the user's code.
-        command = f"curl -s {address}"
-    elif command is None:
-        command = _example(address, await _document(deployment), event_type[1] if event_type else None)
-    is_set = "EVENTS_HTTP_PUBLIC" in {**os.environ, **function.environment}
-    sources = function.environment.get("EVENTS_URL", os.environ.get("EVENTS_URL", "http:")).split(",")
-    is_pushed = any(source.strip().partition(":")[0] == "http" for source in sources)
-    return [command, *([OPEN_EVENTS] if event_type and is_pushed and not is_set else [])]
+        return f"curl -s {address}"
+    return _example(address, await _document(deployment), event_type, pushed=pushed)
 
 
 def _documented(url: str, readme: Path) -> str | None:
@@ -88,10 +98,12 @@ async def _document(deployment: Deployment) -> object:
         return None
 
 
-def _example(address: str, document: Any, event_type: str | None) -> str:
+def _example(address: str, document: Any, event_type: str | None, *, pushed: bool) -> str | None:
     """Return a curl for what *document* says that the function takes, its root before any other path."""
     paths = document.get("paths") if isinstance(document, dict) else None
     offered = {path: item for path, item in paths.items() if isinstance(item, dict)} if isinstance(paths, dict) else {}
+    if not offered and not pushed:
+        return None
     if not offered and event_type:
         attributes = {"specversion": "1.0", "id": "1", "source": "/curl", "type": event_type}
         headers = " ".join(f"-H 'ce-{name}: {value}'" for name, value in attributes.items())

@@ -47,11 +47,13 @@ class Process:
         child: asyncio.subprocess.Process,
         folder: Path,
         port: int,
+        metrics_port: int,
         output: Output,
     ) -> None:
         self.pid = child.pid
         self.folder = folder
         self.port = port
+        self.metrics_url = f"http://{ADDRESS}:{metrics_port}/metrics"
         self.output = output
         self.started = time.monotonic()
         # Each process has its own connections: none leads to the process that it replaced.
@@ -166,7 +168,7 @@ async def start_process(python: Path, folder: Path, environment: Mapping[str, st
         raise
     finally:
         os.close(writing)
-    process = Process(child, folder, int(environment["port"]), output)
+    process = Process(child, folder, int(environment["port"]), int(environment["metrics_port"]), output)
     process.read_output(pipe)
     return process
 

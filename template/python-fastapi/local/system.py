@@ -57,6 +57,7 @@ def _local_annotations(deployment: Deployment) -> dict[str, str]:
     annotations = {"local/handler": str(deployment.function.handler)}
     if deployment.process is not None:
         annotations["local/address"] = f"http://{ADDRESS}:{deployment.process.port}"
+        annotations["local/metrics"] = deployment.process.metrics_url
         annotations["local/pid"] = str(deployment.process.pid)
     if deployment.error is not None:
         behind = "" if deployment.process is None else f"{OLD_CODE_SERVES}: "

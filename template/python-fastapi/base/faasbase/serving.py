@@ -156,7 +156,7 @@ class FunctionServer:
         Ctrl-C ends the window at once, and a second one the waiting too.
         """
         seconds = 0.0 if self._lifecycle.interrupted else self._settings.window_seconds
-        logger.info("stopping: calls are taken for another %g s", seconds)
+        logger.info("stopping%s", f": calls are taken for another {seconds:g} s" if seconds else "")
         flushing = self._loop_thread(self._flush)
         # No event is fetched from now on; those being handled have as long as calls.
         events = asyncio.create_task(self._drain_events(seconds + self._settings.drain_timeout), name="events")

@@ -11,6 +11,7 @@ import sys
 from ..errors import StartError
 from ..settings import load_settings
 from .arguments import Options, parse
+from .filtering import AmbiguousIdError, whole_ids
 from .letters import Letters, PlaceError, letters_of
 from .listing import list_letters
 from .redriving import change, purging, redriving
@@ -27,7 +28,7 @@ def main() -> None:
     terminal = Terminal()
     try:
         status = asyncio.run(_run(options, terminal))
-    except StartError as exc:
+    except (StartError, AmbiguousIdError) as exc:
         status = _ended(terminal, str(exc), 2)
     except PlaceError as exc:
         status = _ended(terminal, str(exc), 1)
@@ -53,6 +54,7 @@ async def _run(options: Options, terminal: Terminal) -> int:
     letters = letters_of(options.url, load_settings(os.environ), options.timeout)
     try:
         await letters.open(writing=options.command in ("redrive", "purge") and not options.dry_run)
+        options.ids = await whole_ids(letters, options.ids)
         return await _do(letters, options, terminal)
     finally:
         await letters.close()

@@ -22,9 +22,12 @@ The dead letters of the function whose environment this is.
   redrive   send the messages back to where they came from, and then remove the letters
   purge     remove the letters
 
+An id may be cut short, as long as no other id begins so.
+
 Where the process dies between sending and removing, the next redrive sends the message again: its header deadletter-id
 is the same.
 """
+_ID = "in full, or cut short as long as no other begins so"
 _RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(?:/([smh]))?")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -99,7 +102,7 @@ def _everywhere(parser: ArgumentParser) -> None:
 
 
 def _filters(parser: ArgumentParser) -> None:
-    parser.add_argument("--id", dest="ids", action="extend", nargs="+", default=[], metavar="ID")
+    parser.add_argument("--id", dest="ids", action="extend", nargs="+", default=[], metavar="ID", help=_ID)
     parser.add_argument("--destination", default="*", help="topic or subject; may hold * and ?, as the next two")
     parser.add_argument("--error", default="*", help="name of the error")
     parser.add_argument("--function", default="*", help="who gave the message up")
@@ -115,7 +118,7 @@ def _list(parser: ArgumentParser) -> None:
 
 
 def _show(parser: ArgumentParser) -> None:
-    parser.add_argument("ids", nargs="+", metavar="ID")
+    parser.add_argument("ids", nargs="+", metavar="ID", help=_ID)
     parser.add_argument("--full", action="store_true", help="all of the content, however long")
 
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, Sequence, Set
 from contextlib import aclosing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import inf
 
+from ..errors import FaasError
 from ..events.dead_letters import DeadLetter
 from .letters import Letters, Stored
+from .rendering import plain
+
+_WHOLE_ID = re.compile("[0-9a-f]{32}")
+_SHOWN_IDS = 3
+
+
+class AmbiguousIdError(FaasError):
+    """Several letters have ids that begin as the one asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,3 +69,33 @@ class Selection:
                     yield stored
                 if self.taken == self._limit:
                     return
+
+
+async def whole_ids(letters: Letters, given: Sequence[str]) -> list[str]:
+    """
+    Return *given* with beginnings of ids made whole; what no id begins with stays, to be told as missing.
+
+    Raises:
+        AmbiguousIdError: More than one id begins so.
+        PlaceError: The letters cannot be read.
+    """
+    if all(map(_WHOLE_ID.fullmatch, given)):
+        # What is cut short costs one more look at all letters: only then is it known that no other begins so.
+        return list(given)
+    matching: dict[str, set[str]] = {begin: set() for begin in given if begin}
+    async with aclosing(letters.found()) as found:
+        async for stored in found:
+            for begin, ids in matching.items():
+                if stored.letter.id.startswith(begin):
+                    ids.add(stored.letter.id)
+    return [_whole(begin, matching.get(begin, set())) for begin in given]
+
+
+def _whole(begin: str, ids: Set[str]) -> str:
+    if begin in ids or not ids:
+        return begin
+    if len(ids) == 1:
+        return next(iter(ids))
+    shown = ", ".join(sorted(ids)[:_SHOWN_IDS])
+    more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
+    raise AmbiguousIdError(plain(f"{begin}: the ids of {len(ids)} letters begin so: {shown}{more}"))

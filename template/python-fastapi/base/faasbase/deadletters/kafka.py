@@ -86,6 +86,7 @@ class KafkaLetters:
 
     async def found(self) -> AsyncGenerator[Stored, None]:
         """Yield the letters up to where the topic ends now."""
+        self.foreign = 0
         async with _told():
             bounds = await self._bounds()
             newest = {partition: await self._newest(partition, *bounds[partition]) for partition in bounds}

@@ -43,7 +43,7 @@ class Letters(Protocol):
     total: int
     """How many letters there are, known once the first is found; foreign messages may be among them."""
     foreign: int
-    """How many messages were met that are no letters."""
+    """How many messages that are no letters were met since `found` was last begun."""
 
     async def open(self, *, writing: bool) -> None:
         """

@@ -91,7 +91,7 @@ class NatsLetters:
         """Yield the letters up to where the stream ends now."""
         async with _asking(self._seconds):
             state = (await (await self._streams()).stream_info(self._stream)).state
-        self.total, sequence = state.messages, state.first_seq
+        self.total, self.foreign, sequence = state.messages, 0, state.first_seq
         while (message := await self._next(sequence)) and message.sequence <= state.last_seq:
             sequence = message.sequence + 1
             try:
