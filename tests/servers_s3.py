@@ -22,6 +22,7 @@ from urllib.parse import urlencode
 
 START_SECONDS = 45.0
 STOP_SECONDS = 10.0
+_TRIES = 3
 BUCKET = "objects"
 ADMIN = ("the-admins-key", "the-admins-secret")
 Pair = tuple[str, str]
@@ -70,7 +71,7 @@ class S3Server:
     def __enter__(self) -> Self:
         try:
             self._write_identities()
-            self.start()
+            self._start_on_free_ports()
         except BaseException:
             self.stop()
             raise
@@ -80,6 +81,17 @@ class S3Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _start_on_free_ports(self) -> None:
+        """Start it, on other ports where somebody has taken one of them meanwhile."""
+        for tries in range(1, _TRIES + 1):
+            try:
+                self.start()
+                return
+            except ServerError:
+                if tries == _TRIES or self._process is None or self._process.poll() is None:
+                    raise
+                self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
 
     def start(self) -> None:
         """Start it, also again after `stop`, and wait until the bucket is there."""

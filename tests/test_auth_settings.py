@@ -109,8 +109,8 @@ async def test_guarded_process_answers_its_probes(tmp_path: Path) -> None:
     assert [answer.status for answer in refused] == [401, 401, 401]
     assert (allowed.status, wrong.status) == (200, 401)
     assert re.search(r'faas_auth_refused_total\{.*"unknown".*\} 1', metrics)
-    assert "4711" not in output + metrics
-    assert "4712" not in output + metrics
+    assert TOKEN not in output + metrics
+    assert "canary-4712" not in output + metrics
 
 
 EVENT = """

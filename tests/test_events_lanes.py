@@ -103,7 +103,7 @@ def test_every_record_is_done_once_in_its_keys_order(
         handler = Handler()
         lanes = handler.lanes(size, ordered=ordered)
         for record in records:
-            lanes.submit(record.key, record)
+            lanes.submit((record.key, record))
             if record.number % pause == 0:
                 await asyncio.sleep(0)
         await until(lambda: idle(lanes))
@@ -127,7 +127,7 @@ async def test_one_key_uses_one_lane_and_other_keys_the_rest() -> None:
     handler = Handler()
     lanes = handler.lanes(3, closed=True)
     for number, key in enumerate((b"a", b"a", b"b", None, None)):
-        lanes.submit(key, Record(key, number))
+        lanes.submit((key, Record(key, number)))
     await until(lambda: len(handler.begun) == 3)
     assert [record.number for record in handler.begun] == [0, 2, 3]
     assert (lanes.running, lanes.waiting, lanes.parked) == (3, 2, 0)
@@ -140,7 +140,7 @@ async def test_unordered_lanes_run_one_key_side_by_side() -> None:
     handler = Handler()
     lanes = handler.lanes(4, ordered=False, closed=True)
     for number in range(4):
-        lanes.submit(b"a", Record(b"a", number))
+        lanes.submit((b"a", Record(b"a", number)))
     await until(lambda: handler.running == 4)
     assert await lanes.cancel()
 
@@ -148,10 +148,10 @@ async def test_unordered_lanes_run_one_key_side_by_side() -> None:
 async def test_parked_key_holds_no_lane_and_keeps_its_order() -> None:
     handler = Handler(retry_seconds=0.1)
     lanes = handler.lanes(1)
-    lanes.submit(b"a", Record(b"a", 0, retries=1))
-    lanes.submit(b"a", Record(b"a", 1))
+    lanes.submit((b"a", Record(b"a", 0, retries=1)))
+    lanes.submit((b"a", Record(b"a", 1)))
     await until(lambda: lanes.parked == 1)
-    lanes.submit(b"b", Record(b"b", 2))
+    lanes.submit((b"b", Record(b"b", 2)))
     await until(lambda: len(handler.log) == 1)
     assert (lanes.running, lanes.waiting, lanes.parked) == (0, 1, 1)
     await until(lambda: idle(lanes))
@@ -170,7 +170,7 @@ async def test_runs_that_wait_for_nothing_share_a_lane_and_one_that_waits_holds_
 
     lanes: Lanes[int] = Lanes(run, unexpected, size=4)
     for number in range(8):
-        lanes.submit(None, number)
+        lanes.submit((None, number))
     await until(lambda: len(used) == 8)
     assert (used, lanes.running) == ([1] * 4 + [2] * 4, 1)
     gate.set()
@@ -180,12 +180,12 @@ async def test_runs_that_wait_for_nothing_share_a_lane_and_one_that_waits_holds_
 async def test_stop_gives_back_what_waits_and_lets_runs_end() -> None:
     handler = Handler(retry_seconds=30)
     lanes = handler.lanes(2)
-    lanes.submit(b"p", Record(b"p", 0, retries=1))
-    lanes.submit(b"p", Record(b"p", 1))
+    lanes.submit((b"p", Record(b"p", 0, retries=1)))
+    lanes.submit((b"p", Record(b"p", 1)))
     await until(lambda: lanes.parked == 1)
     handler.gate.clear()
     for number, key in enumerate((b"a", b"b", b"a", None), 2):
-        lanes.submit(key, Record(key, number, retries=number == 2))
+        lanes.submit((key, Record(key, number, retries=number == 2)))
     await until(lambda: handler.running == 2)
     assert sorted(record.number for record in lanes.stop()) == [0, 1, 4, 5]
     assert not await lanes.drained(0.01)
@@ -194,13 +194,13 @@ async def test_stop_gives_back_what_waits_and_lets_runs_end() -> None:
     assert idle(lanes)
     assert ([record.number for record in handler.log], handler.errors) == ([3], [])
     with pytest.raises(RuntimeError, match="stopped"):
-        lanes.submit(None, Record(None, 9))
+        lanes.submit((None, Record(None, 9)))
 
 
 async def test_parked_record_is_not_run_after_stop() -> None:
     handler = Handler(retry_seconds=0.1)
     lanes = handler.lanes()
-    lanes.submit(None, Record(None, 0, retries=1))
+    lanes.submit((None, Record(None, 0, retries=1)))
     await until(lambda: lanes.parked == 1)
     assert lanes.stop() == handler.begun
     await asyncio.sleep(0.2)
@@ -211,7 +211,7 @@ async def test_cancel_ends_what_runs_and_reports_no_error() -> None:
     handler = Handler()
     lanes = handler.lanes(2, closed=True)
     for number in range(4):
-        lanes.submit(None, Record(None, number))
+        lanes.submit((None, Record(None, number)))
     await until(lambda: handler.running == 2)
     assert await lanes.cancel()
     assert (handler.running, handler.log, handler.errors) == (0, [], [])
@@ -229,7 +229,7 @@ async def test_cancel_does_not_wait_for_a_run_that_refuses_to_end() -> None:
                 continue
 
     lanes = Lanes(stubborn, unexpected)
-    lanes.submit(None, 1)
+    lanes.submit((None, 1))
     await asyncio.sleep(0)
     assert not await lanes.cancel(0.01)
     release.set()
@@ -247,7 +247,7 @@ async def test_error_before_anything_is_awaited_holds_its_key_too() -> None:
 
     lanes = Lanes(run, errors.append, size=1)
     for item, key in enumerate((b"a", b"a", b"b", None)):
-        lanes.submit(key, item)
+        lanes.submit((key, item))
     await until(lambda: len(done) == 2)
     assert (errors, done, lanes.stop()) == ([error], [2, 3], [1])
 
@@ -264,10 +264,25 @@ async def test_error_surfaces_and_nothing_overtakes_its_record(error: BaseExcept
 
     lanes = Lanes(run, errors.append, size=1)
     for item, key in enumerate((b"a", b"a", b"b", None)):
-        lanes.submit(key, item)
+        lanes.submit((key, item))
     await until(lambda: len(done) == 2)
     assert [type(found) for found in errors] == [type(error)]
     assert (done, lanes.running, lanes.stop()) == ([2, 3], 0, [1])
+
+
+async def test_run_that_cancels_its_own_task_is_a_mistake() -> None:
+    errors = list[BaseException]()
+
+    def run(item: int) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        raise asyncio.CancelledError
+
+    lanes = Lanes(run, errors.append)
+    lanes.submit((b"a", 0))
+    await until(lambda: bool(errors))
+    assert [type(error) for error in errors] == [asyncio.CancelledError]
 
 
 async def test_cancel_that_comes_too_late_for_its_run_meets_no_other() -> None:
@@ -283,7 +298,7 @@ async def test_cancel_that_comes_too_late_for_its_run_meets_no_other() -> None:
 
     lanes = Lanes(run, errors.append, size=1)
     for item in range(3):
-        lanes.submit(None, item)
+        lanes.submit((None, item))
     await until(lambda: len(done) == 3)
     assert (done, errors) == ([0, 1, 2], [])
 
@@ -306,7 +321,7 @@ async def test_context_of_a_run_is_its_own() -> None:
     lanes = Lanes(run, unexpected, size=1)
     SEEN.set("changed since")
     for item in ("first", "second", "third"):
-        lanes.submit(None, item)
+        lanes.submit((None, item))
     await until(lambda: len(seen) == 6)
     assert {before for before, _ in seen} == {"outside"}
     assert {after for _, after in seen} == {"first", "second", "third"}
@@ -320,7 +335,7 @@ async def test_runs_that_wait_for_nothing_let_the_loop_go_on() -> None:
 
     lanes = Lanes(run, unexpected)
     for item in range(20_000):
-        lanes.submit(None, item)
+        lanes.submit((None, item))
     while lanes.waiting:
         await asyncio.sleep(0)
         turns += 1
@@ -334,7 +349,7 @@ async def test_memory_is_given_back_when_keys_are_done() -> None:
     lanes = Lanes(run, unexpected)
     for burst in range(20):
         for number in range(1000):
-            lanes.submit(b"%d-%d" % (burst, number // 2), number)
+            lanes.submit((b"%d-%d" % (burst, number // 2), number))
         await until(lambda: not lanes.waiting and not lanes.running)
     gc.collect()
     assert not lanes._behind

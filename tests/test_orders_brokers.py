@@ -57,7 +57,7 @@ async def test_orders_go_over_kafka_and_nats(tmp_path: Path, addresses: dict[str
             by_kcat = (await hook.notices(2))[1]
             assert await left(local.port, "apple", path=worker) == 97
             write_to_orders(addresses["KAFKA_URL"], BROKEN)
-            await local.says("is a dead letter after 1 attempts")
+            await local.says("is a dead letter after 1 attempt:")
             letters = run_readme_commands(addresses["KAFKA_URL"])
     assert (first.order_id, by_kcat.order_id) == (answer.json()["order_id"], "k-1")
     assert [notice.order_id for notice in hook.got].count(first.order_id) == 2, "the webhook was down the first time"

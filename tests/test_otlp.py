@@ -78,11 +78,30 @@ def test_values_that_are_equal_but_of_other_types_stay_apart(spans: Spans, tmp_p
     assert encoded(spans.ended(), Redactor(tmp_path)) == encode_spans(spans.ended())
 
 
+def test_what_cannot_be_written_loses_no_other_span(spans: Spans, tmp_path: Path) -> None:
+    """Data from outside may hold half a surrogate pair, and Python's numbers have no end."""
+    half, big = "half \ud800", 2**70
+    with spans.tracer.start_as_current_span(half, attributes={"good": 1}) as span:
+        span.set_attributes(
+            {"text": half, half: "value", "big": big, "low": -big, "list": [half, "b"], "inner": {half: half}}
+        )
+        span.add_event(half, {"value": half})
+        span.set_status(StatusCode.ERROR, half)
+    spans.tracer.start_span("another").end()
+    first, second = encoded(spans.ended(), Redactor(tmp_path)).resource_spans[0].scope_spans[0].spans
+    found = {one.key: one.value for one in first.attributes}
+    assert (found["text"].string_value, found["big"].string_value) == ("half \\ud800", str(big))
+    assert (first.name, first.status.message, first.events[0].name) == ("half \\ud800",) * 3
+    assert second.name == "another"
+
+
 def test_secrets_are_masked_wherever_they_stand(spans: Spans, tmp_path: Path) -> None:
     (tmp_path / "password").write_text(SECRET)
     link = Link(REMOTE, {"of": SECRET})
     with spans.tracer.start_as_current_span(f"get {SECRET}", links=[link], attributes={"q": f"a {SECRET}"}) as span:
         span.add_event("seen", {"value": SECRET})
+        span.add_event(f"saw {SECRET}")
+        span.set_attributes({f"of {SECRET}": "text", f"in {SECRET}": [1]})
         span.set_attributes({"api_key": "whatever", "list": ["x", SECRET], "api_keys": 7})
         span.set_status(StatusCode.ERROR, f"no {SECRET}")
     written = encoded(spans.ended(), Redactor(tmp_path))

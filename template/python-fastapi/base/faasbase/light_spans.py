@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import random
-import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, Tracer, TracerProvider
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, SpanProcessor, Tracer, TracerProvider
+from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     INVALID_SPAN,
     INVALID_SPAN_CONTEXT,
+    Link,
     NonRecordingSpan,
     Span,
     SpanContext,
@@ -27,6 +28,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from .sampling import rules_of
+
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer as AnyTracer
     from opentelemetry.util.types import AnyValue, Attributes
@@ -36,8 +39,6 @@ if TYPE_CHECKING:
     Shared = Mapping[str, AttributeValue]
     Own = dict[str, AttributeValue]
 
-_FOLLOWING = "remoteParentSampled:AlwaysOnSampler"
-_ROOTS = re.compile(r"ParentBased\{root:(?:AlwaysOnSampler|TraceIdRatioBased\{([\d.e-]+)\}),")
 _FEW = 32
 """More attributes than a span has that nobody has touched."""
 _NEW = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
@@ -56,9 +57,8 @@ class LightSpans:
         self.resource, self.processor, self.lock = tracer.resource, tracer.span_processor, threading.Lock()
         self.scope = InstrumentationScope("faasbase", "")
         self._ids = _GivenIds()
-        provider = TracerProvider(
-            ALWAYS_ON, self.resource, False, active_span_processor=self.processor, id_generator=self._ids
-        )
+        provider = TracerProvider(ALWAYS_ON, self.resource, False, id_generator=self._ids)
+        provider.add_span_processor(_Ends(self.processor))
         self._tracer = provider.get_tracer("faasbase")
 
     def begin(
@@ -66,36 +66,37 @@ class LightSpans:
         name: str,
         kind: SpanKind,
         attributes: tuple[Shared, Own],
+        context: Context,
         trace_id: int,
         parent: SpanContext | None = None,
     ) -> LightSpan:
         """
-        Begin a span below *parent*, or the first one of its trace.
+        Begin a span in *context*, below *parent* or as the first one of its trace.
 
         Its *attributes* are text and numbers, and it keeps its own ones.
         """
         flags = _NEW if parent is None else TraceFlags(parent.trace_flags & _NEW)
         ids = SpanContext(trace_id, random.getrandbits(64) or 1, False, flags)
         span = LightSpan(self, name, kind, attributes, ids, parent)
-        self.processor.on_start(span)  # type: ignore[arg-type] # it takes all that a span of the SDK's does
+        self.processor.on_start(span, context)  # type: ignore[arg-type] # it takes all that a span of the SDK's does
         return span
 
-    def whole(self, span: LightSpan) -> Span:
+    def whole(self, span: LightSpan) -> SdkSpan:
         """Return *span* as the SDK has it, begun when it was; whoever calls has the lock."""
         self._ids.given = span.get_span_context()
         parent = set_span_in_context(NonRecordingSpan(span.parent)) if span.parent else Context()
-        return self._tracer.start_span(span.name, parent, span.kind, span.attributes, start_time=span.start_time)
+        whole = self._tracer.start_span(span.name, parent, span.kind, span.attributes, start_time=span.start_time)
+        return cast(SdkSpan, whole)
 
 
 def light_spans(tracer: AnyTracer) -> LightSpans | None:
     """Return what makes light spans of *tracer*'s; None where its sampler, or a limit, might have a say in them."""
-    limits = SpanLimits()
-    if limits.max_span_attribute_length is not None or (limits.max_span_attributes or _FEW) < _FEW:
+    limits, rules = SpanLimits(), rules_of(tracer)
+    most = limits.max_span_attributes
+    limited = limits.max_span_attribute_length is not None or (most is not None and most < _FEW)
+    if limited or not isinstance(tracer, Tracer) or rules is None or not rules.records_sampled:
         return None
-    if not isinstance(tracer, Tracer) or _FOLLOWING not in (sampler := tracer.sampler.get_description()):
-        return None
-    roots = _ROOTS.match(sampler)
-    return LightSpans(tracer, TraceIdRatioBased.get_bound_for_rate(float(roots[1] or 1)) if roots else None)
+    return LightSpans(tracer, rules.new_below)
 
 
 class LightSpan(ReadableSpan, Span):
@@ -116,13 +117,41 @@ class LightSpan(ReadableSpan, Span):
         self._spans, self._ids = spans, ids
         self.shared, self.own = attributes
         """What many spans say in the same words, and what only this one does."""
-        self._whole: Span | None = None
+        self._whole: SdkSpan | None = None
         self._ended_at: int | None = None
 
     @property
-    def attributes(self) -> Mapping[str, AttributeValue]:
+    def attributes(self) -> Attributes:
         """All of them."""
-        return {**self.shared, **self.own}
+        return {**self.shared, **self.own} if self._whole is None else self._whole.attributes or {}
+
+    @property
+    def name(self) -> str:
+        return super().name if self._whole is None else self._whole.name
+
+    @property
+    def status(self) -> Status:
+        return super().status if self._whole is None else self._whole.status
+
+    @property
+    def events(self) -> Sequence[Event]:
+        return () if self._whole is None else self._whole.events
+
+    @property
+    def links(self) -> Sequence[Link]:
+        return () if self._whole is None else self._whole.links
+
+    def to_json(self, indent: int | None = 4) -> str:
+        """Return it as the SDK shows its own."""
+        told = self._whole or ReadableSpan(
+            *(self.name, self._ids, self.parent, self.resource, self.attributes),
+            kind=self.kind,
+            start_time=self.start_time,
+            end_time=self.end_time,
+            instrumentation_scope=self.instrumentation_scope,
+        )
+        shown: str = told.to_json(indent)
+        return shown
 
     @property
     def end_time(self) -> int | None:
@@ -134,6 +163,11 @@ class LightSpan(ReadableSpan, Span):
 
     def is_recording(self) -> bool:
         return self._ended_at is None
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether it is one of the SDK's by now."""
+        return self._whole is not None
 
     def note(self, key: str, value: str) -> None:
         """Set an attribute that is within every limit."""
@@ -187,6 +221,16 @@ class LightSpan(ReadableSpan, Span):
             if self._whole is None:
                 self._whole = self._spans.whole(self)
             return self._whole
+
+
+class _Ends(SpanProcessor):
+    """Tells *processor* of the ends of spans, of whose beginning it was told when they were light."""
+
+    def __init__(self, processor: SpanProcessor) -> None:
+        self._processor = processor
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self._processor.on_end(span)
 
 
 class _GivenIds(RandomIdGenerator):

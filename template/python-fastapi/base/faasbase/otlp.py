@@ -108,7 +108,7 @@ class SpanEncoder:
         parts = [fixed, self._described(span)]
         if parent:
             parts += (_PARENT_ID, parent.span_id.to_bytes(8, "big"))
-        if span.events or span.links or span.dropped_attributes or ids.trace_state:
+        if _has_more(span):
             parts.append(self._more(span))
         parts.append(self._attributes_of(span))
         return b"".join(parts)
@@ -118,9 +118,9 @@ class SpanEncoder:
         status = span.status
         key = span.name, span.kind, status.status_code, status.description
         if (head := self._heads.get(key)) is None:
-            message = self._redactor.text(status.description or "")
+            message = _utf8(self._redactor.text(status.description or "")).decode()
             told: bytes = Status(code=_CODES[status.status_code], message=message).SerializeToString()
-            name = self._redactor.text(span.name).encode()
+            name = _utf8(self._redactor.text(span.name))
             head = self._heads[key] = _SIZES[_KINDS[span.kind]] + _field(_NAME, name) + _field(_STATUS, told)
         return head
 
@@ -135,7 +135,8 @@ class SpanEncoder:
         )
         for event in span.events:
             attributes = self._attributes(event.attributes)
-            more.events.add(name=event.name, time_unix_nano=event.timestamp, attributes=attributes)
+            name = _utf8(self._redactor.text(event.name)).decode()
+            more.events.add(name=name, time_unix_nano=event.timestamp, attributes=attributes)
         for link in span.links:
             ids = link.context
             more.links.add(
@@ -173,20 +174,28 @@ class SpanEncoder:
     def _written_attribute(self, name: str, value: str | int) -> bytes:
         shown = self._redactor.value(name, value)
         if type(shown) is str:
-            written = _field(_STRING, shown.encode())
+            written = _field(_STRING, _utf8(shown))
         elif type(shown) is int and 0 <= shown <= _LARGEST_INT:
             written = _INT + _varint(shown)
         else:
             written = _any(shown).SerializeToString()
         if (key := self._keys.get(name)) is None:
-            key = self._keys[name] = _field(_KEY, name.encode())
+            key = self._keys[name] = _field(_KEY, _utf8(self._redactor.text(name)))
         return _field(_ATTRIBUTES, key + _field(_VALUE, written))
 
     def _attributes(self, attributes: Mapping[str, Any] | None) -> list[KeyValue]:
         return [self._attribute(name, value) for name, value in (attributes or {}).items()]
 
     def _attribute(self, name: str, value: Any) -> KeyValue:
-        return KeyValue(key=name, value=_any(self._redactor.value(name, value)))
+        return KeyValue(key=_utf8(self._redactor.text(name)).decode(), value=_any(self._redactor.value(name, value)))
+
+
+def _has_more(span: ReadableSpan) -> bool:
+    """Tell whether *span* has what few have."""
+    if isinstance(span, LightSpan) and not span.is_touched:
+        return False
+    dropped = span.dropped_attributes or span.dropped_events or span.dropped_links
+    return bool(span.events or span.links or span.context.trace_state or dropped)
 
 
 def _any(value: Any) -> AnyValue:
@@ -196,17 +205,22 @@ def _any(value: Any) -> AnyValue:
             return AnyValue()
         case bool():
             return AnyValue(bool_value=value)
-        case int():
+        case int() if -_LARGEST_INT <= value <= _LARGEST_INT:
             return AnyValue(int_value=value)
         case float():
             return AnyValue(double_value=value)
         case list():
             return AnyValue(array_value=ArrayValue(values=map(_any, value)))
         case dict():
-            values = [KeyValue(key=name, value=_any(one)) for name, one in value.items()]
+            values = [KeyValue(key=_utf8(name).decode(), value=_any(one)) for name, one in value.items()]
             return AnyValue(kvlist_value=KeyValueList(values=values))
         case _:
-            return AnyValue(string_value=str(value))
+            return AnyValue(string_value=_utf8(str(value)).decode())
+
+
+def _utf8(text: str) -> bytes:
+    """Write *text*, in which there may be halves of surrogate pairs: one must not lose all spans of its batch."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _flags(ids: SpanContext | None) -> int:

@@ -24,12 +24,12 @@ from opentelemetry.trace import (
     Span,
     SpanContext,
     SpanKind,
-    TraceFlags,
     Tracer,
     TracerProvider,
 )
 
 from .context import current_call
+from .remote_spans import NewTrace, SendersSpan, is_plain, is_sampled
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope
@@ -40,14 +40,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 AttributeValue = str | bool | int | float | Sequence[str] | Sequence[int] | Sequence[float]
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
-_PLAIN_LENGTH = 55
-_PLAIN_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_NOT_SAMPLED = frozenset("02468ace")
-"""The last of its characters, where the lowest bit of the flags is not set."""
-
 _HALF = 2**64 - 1
-_FOLLOWING = "remoteParentNotSampled:AlwaysOffSampler", "localParentNotSampled:AlwaysOffSampler"
-
 EXCHANGE = "faasbase.exchange"
 """Key of the scope under which the call's `Exchange` waits for its SERVER span."""
 PROBE_SCHEME = "probe"
@@ -77,13 +70,13 @@ def use_provider(provider: TracerProvider | None) -> None:
     global _provider, _tracer, _light, _follows_callers
     _provider = provider
     _tracer = provider.get_tracer("faasbase") if provider else None
-    _light = None
+    _light, _follows_callers = None, False
     if _tracer is not None:
         from .light_spans import light_spans
+        from .sampling import rules_of
 
-        _light = light_spans(_tracer)
-    sampler = getattr(provider, "sampler", None)
-    _follows_callers = sampler is not None and all(rule in sampler.get_description() for rule in _FOLLOWING)
+        rules = rules_of(_tracer)
+        _light, _follows_callers = light_spans(_tracer), rules is not None and rules.leaves_out
 
 
 def tracing_on() -> bool:
@@ -140,38 +133,6 @@ def inject(carrier: MutableMapping[str, str]) -> None:
     propagate.inject(carrier)
 
 
-class _SendersSpan(NonRecordingSpan):
-    """The span that a ``traceparent`` names, read when somebody asks: for most messages nobody does."""
-
-    def __init__(self, parent: str) -> None:
-        self._parent = parent
-        self._read: SpanContext | None = None
-
-    def get_span_context(self) -> SpanContext:
-        if self._read is None:
-            parent = self._parent
-            if not _PLAIN_TRACEPARENT.fullmatch(parent):
-                self._read = trace.INVALID_SPAN_CONTEXT
-            else:
-                flags = TraceFlags(int(parent[53:], 16))
-                self._read = SpanContext(int(parent[3:35], 16), int(parent[36:52], 16), True, flags)
-        return self._read
-
-
-class _NewTrace(NonRecordingSpan):
-    """The place of the first span of a trace that is *recorded*, or that span itself where it is not."""
-
-    def __init__(self, trace_id: int, recorded: bool) -> None:
-        self.trace_id, self.recorded = trace_id, recorded
-        self._made: SpanContext | None = None
-
-    def get_span_context(self) -> SpanContext:
-        if self._made is None:
-            flags = TraceFlags(TraceFlags.RANDOM_TRACE_ID)
-            self._made = SpanContext(self.trace_id, random.getrandbits(64), False, flags)
-        return self._made
-
-
 def enter_sender(headers: Mapping[str, str]) -> Context | None:
     """
     Return the context that a message's *headers* carry, names in lower case, for the span that is to be below it.
@@ -182,11 +143,12 @@ def enter_sender(headers: Mapping[str, str]) -> Context | None:
     parent = headers.get("traceparent")
     if parent is None:
         return _new_trace()
-    if len(parent) != _PLAIN_LENGTH or parent[:3] != "00-" or "baggage" in headers or "tracestate" in headers:
+    if "baggage" in headers or "tracestate" in headers or not is_plain(parent):
         context = propagate.extract(headers)
+        left_out = _is_left_out(context)
     else:
-        context = Context({_SPAN_KEY: _SendersSpan(parent)})
-    if _tracer is not None and not (_follows_callers and parent[-1:] in _NOT_SAMPLED):
+        context, left_out = Context({_SPAN_KEY: SendersSpan(parent)}), not is_sampled(parent)
+    if _tracer is not None and not (_follows_callers and left_out):
         return context
     otel_context.attach(context)
     return None
@@ -198,7 +160,7 @@ def _new_trace() -> Context | None:
         return None if _tracer is None else Context()
     trace_id = random.getrandbits(128)
     recorded = trace_id & _HALF < _light.sampled_below
-    context = Context({_SPAN_KEY: _NewTrace(trace_id, recorded)})
+    context = Context({_SPAN_KEY: NewTrace(trace_id, recorded)})
     if recorded:
         return context
     otel_context.attach(context)
@@ -228,10 +190,10 @@ def start_span(
         return None
     if _light is not None and context is not None and not links:
         parent = context.get(_SPAN_KEY)
-        if isinstance(parent, _NewTrace) and parent.recorded:
-            return _light.begin(name, kind, (shared, attributes), parent.trace_id)
-        if isinstance(parent, _SendersSpan) and (ids := parent.get_span_context()).trace_flags.sampled:
-            return _light.begin(name, kind, (shared, attributes), ids.trace_id, ids)
+        if isinstance(parent, NewTrace) and parent.recorded:
+            return _light.begin(name, kind, (shared, attributes), context, parent.trace_id)
+        if isinstance(parent, SendersSpan) and (ids := parent.get_span_context()).trace_flags.sampled:
+            return _light.begin(name, kind, (shared, attributes), context, ids.trace_id, ids)
     if _follows_callers and context is not None and not links and _is_left_out(context):
         return None
     linked = [Link(other.get_span_context()) for other in links]

@@ -97,7 +97,7 @@ class Envelope:
 
     @property
     def is_json(self) -> bool:
-        """Whether the data is in JSON, as it is where the event does not say."""
+        """Whether the data is in JSON, also where the event does not say."""
         return is_json(self.media_type or JSON)
 
 

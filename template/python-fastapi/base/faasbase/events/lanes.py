@@ -69,16 +69,16 @@ class Lanes(Generic[Item]):
         """How many items wait for their time to be run again."""
         return len(self._parked)
 
-    def submit(self, key: bytes | None, item: Item) -> None:
+    def submit(self, *items: tuple[bytes | None, Item]) -> None:
         """
-        Run *item* when its turn comes.
+        Run *items*, each with its key, when their turn comes.
 
         Raises:
             RuntimeError: The lanes are stopped.
         """
         if self._stopped:
             raise RuntimeError("the lanes are stopped")
-        self._ready.append((key if self._ordered else None, item))
+        self._ready.extend(items if self._ordered else [(None, item) for _, item in items])
         self._spread()
 
     def stop(self) -> list[Item]:
@@ -155,8 +155,10 @@ class Lanes(Generic[Item]):
                 seconds = context.run(run, item)
                 if seconds is not None and not isinstance(seconds, float | int):
                     seconds = await self._rest(key, seconds, context)
-            except BaseException:
+            except BaseException as exc:
                 self._hold(key)
+                if isinstance(exc, asyncio.CancelledError) and not self._cancelled:
+                    self._on_error(exc)
                 raise
             if seconds is not None:
                 self._park(key, item, seconds)
@@ -179,10 +181,6 @@ class Lanes(Generic[Item]):
         self._spread()
         try:
             return await _Apart(begun, context, waits_for)
-        except asyncio.CancelledError as exc:
-            if not self._cancelled:
-                self._on_error(exc)
-            raise
         finally:
             self._held_up -= 1
 

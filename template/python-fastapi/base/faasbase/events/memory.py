@@ -94,7 +94,7 @@ class MemorySource:
             while topic.waiting and len(self._held) < self._policy.max_uncommitted:
                 message = topic.waiting.popleft()
                 self._held.add(message)
-                self._lanes.submit(message.key, message)
+                self._lanes.submit((message.key, message))
             LAG.set(len(topic.waiting) + len(self._held), destination=self._name, partition="")
             LANES.set(self._lanes.running, destination=self._name, partition="")
             await topic.changed.wait()

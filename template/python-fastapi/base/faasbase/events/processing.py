@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from ..context import current_call
 from ..errors import FieldError, Problem
 from .batching import Batch, Batches
+from .border import bordered, each_outcome, is_cancelled, outcome_at_border
 from .deadlines import Deadlines, rest_of
 from .envelope import Envelope, Event, MalformedError, Parcel, read_envelope
 from .handlers import EventHandler
@@ -133,15 +134,15 @@ class Processor:
         except Exception as exc:  # noqa: BLE001 - what validates and decodes is the handler's own as well
             return outcome_of(exc, str(envelope.attributes.get("id")), handler.name)
         if known.batches is not None:
-            return _bordered(known.batches.add(event, record), event, handler)
+            return bordered(known.batches.add(event, record), event, handler)
         if self._lanes is not None or not handler.is_async:
-            return _bordered(self._in_turn(handler, event, record), event, handler)
+            return bordered(self._in_turn(handler, event, record), event, handler)
         try:
             until = self._until(began)
             _, rest = self._call(handler, event, self._running(record, until, event), until)
-        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - as in `_bordered`
-            return _outcome_at_border(exc, event, handler)
-        return SETTLED if rest is None else _bordered(rest, event, handler)
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - as in `bordered`
+            return outcome_at_border(exc, event, handler)
+        return SETTLED if rest is None else bordered(rest, event, handler)
 
     async def _in_turn(self, handler: EventHandler, event: Event[Any], record: Record) -> None:
         """Call the handler once there is a lane and a thread for it; its time begins then."""
@@ -196,11 +197,11 @@ class Processor:
                 if rest is not None:
                     said = await rest
         except (Exception, asyncio.CancelledError) as exc:
-            if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
+            if isinstance(exc, asyncio.CancelledError) and is_cancelled():
                 raise
             told = f"{shown(events[0].id)[:100]} and {len(events) - 1} others"
             return [outcome_of(exc, told, handler.name)] * len(events)
-        return _each(said, events, handler)
+        return each_outcome(said, events, handler)
 
     def _until(self, began: float) -> float | None:
         return began + self._timeout_seconds if self._timeout_seconds else None
@@ -244,39 +245,3 @@ async def _counted(
         raise
     TALLY.add(event_type, outcome.kind, time.monotonic() - began, None if span is None else span.end(outcome))
     return outcome
-
-
-async def _bordered(rest: Awaitable[Any], event: Event[Any], handler: EventHandler) -> Outcome:
-    """Await the *rest* of handling *event*: the border, where what the handler raises is what becomes of the event."""
-    try:
-        said = await rest
-    except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - see above
-        return _outcome_at_border(exc, event, handler)
-    return said if isinstance(said, Outcome) else SETTLED
-
-
-def _outcome_at_border(exc: Exception | asyncio.CancelledError, event: Event[Any], handler: EventHandler) -> Outcome:
-    """Return what *exc* makes of the event; raises it again where it says that somebody wants this task to end."""
-    if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
-        raise exc
-    return outcome_of(exc, event.id, handler.name)
-
-
-def _is_cancelled() -> bool:
-    """Tell whether somebody wants this task to end: a handler may as well await what was cancelled elsewhere."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
-
-
-def _each(said: Any, events: Sequence[Event[Any]], handler: EventHandler) -> list[Outcome]:
-    """Read what a batch's handler has returned."""
-    if said is None:
-        return [SETTLED] * len(events)
-    fits = isinstance(said, list | tuple) and len(said) == len(events)
-    if not fits or not all(one is None or isinstance(one, Exception) for one in said):
-        exc = TypeError(f"{handler.name} must return None, or a list with None, Retry or Reject for each event")
-        return [outcome_of(exc, events[0].id, handler.name)] * len(events)
-    return [
-        SETTLED if one is None else outcome_of(one, event.id, handler.name)
-        for one, event in zip(said, events, strict=True)
-    ]

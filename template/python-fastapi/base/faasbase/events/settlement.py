@@ -105,9 +105,10 @@ class Settlement:
         await self._keep(letter, record.counted_by)
         DEAD_LETTERS.inc(destination=record.counted_by, error=outcome.error or outcome.kind)
         logger.error(
-            "%s is a dead letter after %d attempts: %s",
+            "%s is a dead letter after %d attempt%s: %s",
             record.position,
             record.attempt,
+            "" if record.attempt == 1 else "s",
             letter.reason,
             extra={"dead_letter": letter.id, "error_type": outcome.error},
         )

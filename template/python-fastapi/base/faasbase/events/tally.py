@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -17,13 +18,14 @@ from ..metrics import DURATION_BUCKETS
 from ..tracing import as_text
 
 _BOUNDS = [*map(str, DURATION_BUCKETS), "+Inf"]
+_SHORTEST = DURATION_BUCKETS[0]
 _ATTEMPT_BOUNDS = (1, 2, 3, 5, 8, 13, 21)
 _MOST_ATTEMPTS = _ATTEMPT_BOUNDS[-1]
 
 
 @dataclass(slots=True)
 class _OfType:
-    outcomes: dict[str, int] = field(default_factory=dict)
+    outcomes: Counter[str] = field(default_factory=Counter)
     buckets: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
     examples: list[tuple[SpanContext, float] | None] = field(default_factory=lambda: [None] * len(_BOUNDS))
     seconds: float = 0.0
@@ -40,9 +42,9 @@ class Tally(Collector):
         counted = self._types.get(event_type)
         if counted is None:
             counted = self._types[event_type] = _OfType()
-        counted.outcomes[outcome] = counted.outcomes.get(outcome, 0) + 1
+        counted.outcomes[outcome] += 1
         counted.seconds += seconds
-        bucket = bisect_left(DURATION_BUCKETS, seconds)
+        bucket = 0 if seconds <= _SHORTEST else bisect_left(DURATION_BUCKETS, seconds)
         counted.buckets[bucket] += 1
         if trace is not None:
             counted.examples[bucket] = trace, seconds
@@ -69,21 +71,19 @@ class Attempts(Collector):
     """Counts, by destination, how many attempts messages took until they were settled or given up."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, int], int] = {}
+        self._counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
 
     def add(self, destination: str, attempts: int) -> None:
         """Count a message that took *attempts*; all beyond the largest bucket are one."""
-        key = destination, attempts if attempts <= _MOST_ATTEMPTS else _MOST_ATTEMPTS + 1
-        self._counts[key] = self._counts.get(key, 0) + 1
+        self._counts[destination][attempts if attempts <= _MOST_ATTEMPTS else _MOST_ATTEMPTS + 1] += 1
 
     def collect(self) -> Iterable[Metric]:
         """Return what Prometheus is told: ``faas_event_attempts``."""
         told = HistogramMetricFamily(
             "faas_event_attempts", "Attempts at messages that were settled or given up.", labels=("destination",)
         )
-        counts = list(self._counts.items())
-        for destination in dict.fromkeys(name for (name, _), _ in counts):
-            mine = [(attempts, count) for (name, attempts), count in counts if name == destination]
+        for destination, counts in list(self._counts.items()):
+            mine = list(counts.items())
             buckets = [
                 (str(float(most)), sum(count for made, count in mine if made <= most)) for most in _ATTEMPT_BOUNDS
             ]

@@ -91,6 +91,7 @@ class S3Client:
     ) -> T:
         await self._library()
         end, attempt, renewals = time.monotonic() + seconds, 0, 0
+        answered: tuple[Failure, Exception] | None = None
         while True:
             pair = self._signing.choose() if self._signing else None
             try:
@@ -99,6 +100,7 @@ class S3Client:
                     answer = await work(await self._client(self.location.endpoint))
             except library_errors() as exc:
                 failure, cause = failure_of(exc), exc
+                answered = (failure, exc) if failure.answered and failure.temporary else answered
             else:
                 if sent:
                     self._worked(pair)
@@ -108,6 +110,8 @@ class S3Client:
             else:
                 wait = backoff(attempt, _BASE_SECONDS, _CAP_SECONDS)
                 if not failure.temporary or time.monotonic() + wait >= end:
+                    # What the server has said tells more than that the last try had no time left.
+                    failure, cause = answered if failure.temporary and answered else (failure, cause)
                     raise self._failed(failure, operation, key) from cause
                 attempt += 1
             retried()

@@ -82,19 +82,19 @@ class OffsetWindow:
         """Whether a commit would tell the broker anything new."""
         return self._acknowledged != (self.base, self._changes)
 
-    def begin(self, offset: int) -> None:
+    def begin(self, *offsets: int) -> None:
         """
-        Take *offset* in, unsettled.
+        Take *offsets* in, in ascending order and unsettled.
 
         Raises:
-            ValueError: It was taken in or passed over before.
+            ValueError: The first was taken in or passed over before.
         """
-        if offset < self.position:
-            raise ValueError(f"offset {offset} lies below the position {self.position}")
-        self._open[offset] = None
-        self._begun.append(offset)
-        self.position = offset + 1
-        if self._suspects:
+        if offsets[0] < self.position:
+            raise ValueError(f"offset {offsets[0]} lies below the position {self.position}")
+        self._open.update(dict.fromkeys(offsets))
+        self._begun.extend(offsets)
+        self.position = offsets[-1] + 1
+        for offset in offsets[: self._suspects]:
             self._suspect(offset)
 
     def fetched(self, next_position: int) -> None:

@@ -88,18 +88,15 @@ class Partition:
         """Run *messages*, which follow those before, but for those that are settled already."""
         if self._stopped:
             return
-        window, submit = self.window, self._lanes.submit
-        settled_until = window.settled_until
-        for message in messages:
-            offset = message.offset
-            if offset < settled_until and window.is_settled(offset):
-                window.fetched(offset + 1)
-                continue
-            window.begin(offset)
-            self._bytes += len(message.value or b"")
-            submit(message.key, message)
-        timestamp = messages[-1].timestamp
-        self._taken_at = timestamp / 1000 if timestamp > 0 else None
+        window, last = self.window, messages[-1]
+        if messages[0].offset < window.settled_until:
+            messages = [message for message in messages if not window.is_settled(message.offset)]
+        if messages:
+            window.begin(*[message.offset for message in messages])
+            self._bytes += sum([len(message.value or b"") for message in messages])
+            self._lanes.submit(*[(message.key, message) for message in messages])
+        window.fetched(last.offset + 1)
+        self._taken_at = last.timestamp / 1000 if last.timestamp > 0 else None
 
     def stop(self) -> None:
         """Begin nothing more."""
