@@ -8,7 +8,6 @@ the caller's context still passes through to calls, events and logs.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from contextvars import Token
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 Headers = Sequence[tuple[bytes, bytes]]
 AttributeValue = str | bool | int | float | Sequence[str] | Sequence[int] | Sequence[float]
 
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _HALF = 2**64 - 1
 EXCHANGE = "faasbase.exchange"
 """Key of the scope under which the call's `Exchange` waits for its SERVER span."""

@@ -95,11 +95,6 @@ class Envelope:
         given = self.attributes.get("datacontenttype")
         return media_type(given) if isinstance(given, str) else ""
 
-    @property
-    def is_json(self) -> bool:
-        """Whether the data is in JSON, also where the event does not say."""
-        return is_json(self.media_type or JSON)
-
 
 def read_envelope(parcel: Parcel) -> Envelope:
     """

@@ -81,7 +81,7 @@ class Settlement:
 
     def count(self, record: Record) -> None:
         """Count *record* as settled or given up."""
-        ATTEMPTS.add(record.stream or record.destination, record.attempt)
+        ATTEMPTS.add(record.counted_by, record.attempt)
 
     async def judge(self, record: Record, outcome: Outcome) -> Verdict:
         """Return what is to become of *record*, as `handle` does."""

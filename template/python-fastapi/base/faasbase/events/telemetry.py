@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode
 
@@ -117,8 +116,7 @@ class BatchSpan:
     def __enter__(self) -> Self:
         count: dict[str, AttributeValue] = {"messaging.batch.message_count": len(self._spans), "faas.trigger": "pubsub"}
         self._span = start_span(f"process batch {self._name}", SpanKind.CONSUMER, count, None, self._spans)
-        context = trace.set_span_in_context(self._span, Context()) if self._span else Context()
-        self._token = otel_context.attach(context)
+        self._token = enter_span(self._span, Context())
         return self
 
     def __exit__(
@@ -144,15 +142,16 @@ class SendSpan:
         }
 
     def __enter__(self) -> Self:
-        self._span = start_span(self._name, SpanKind.PRODUCER, self._attributes, otel_context.get_current())
-        self._token = otel_context.attach(trace.set_span_in_context(self._span)) if self._span else None
+        context = otel_context.get_current()
+        self._span = start_span(self._name, SpanKind.PRODUCER, self._attributes, context)
+        self._token = enter_span(self._span, context)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._span is not None and self._token is not None:
-            otel_context.detach(self._token)
+        otel_context.detach(self._token)
+        if self._span is not None:
             if error is not None:
                 self._span.set_attribute("error.type", type(error).__name__)
                 self._span.set_status(StatusCode.ERROR, type(error).__name__)
