@@ -8,32 +8,22 @@ paused, filled up, and given other passwords while it runs.
 from __future__ import annotations
 
 import shutil
-import signal
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from tests.processes import free_port
-
-START_SECONDS = 15.0
-STOP_SECONDS = 10.0
+from deploy.brokers.processes import Server, reserve_port
 
 
-class ServerError(Exception):
-    """A server does not start; the message has its last lines."""
-
-
-class RedisServer:
+class RedisServer(Server):
     """
     A redis-server of the test's own, with its files in *folder*.
 
     With *password* the default user is off and ``app`` signs in with it; *tls* is the paths of certificate and key.
     """
+
+    name = "Redis"
 
     def __init__(
         self,
@@ -43,54 +33,17 @@ class RedisServer:
         tls: tuple[Path, Path] | None = None,
         arguments: tuple[str, ...] = (),
     ) -> None:
-        self._folder, self._password, self._tls, self._arguments = folder, password, tls, arguments
-        self.port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(folder)
+        self._password, self._tls, self._arguments = password, tls, arguments
+        self.port = reserve_port()
 
     @property
     def url(self) -> str:
-        """The address, without user and password."""
         return f"{'rediss' if self._tls else 'redis'}://127.0.0.1:{self.port}/0"
 
     @property
     def address(self) -> tuple[str, int]:
         return "127.0.0.1", self.port
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
-
-    def start(self) -> None:
-        """Start it, also again after `stop`, and wait until it answers."""
-        command = [shutil.which("redis-server") or "/usr/bin/redis-server", *self._settings(), *self._arguments]
-        with (self._folder / "output").open("ab") as output:
-            self._process = subprocess.Popen(command, stdout=output, stderr=output)
-        try:
-            self._wait()
-        except BaseException:
-            self.kill()
-            raise
-
-    def stop(self) -> None:
-        """Stop it and wait for its end; connections are reset and new ones refused."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it whatever it does, paused too."""
-        self._end(signal.SIGKILL)
-
-    def pause(self) -> None:
-        """Let it answer nothing, while the kernel goes on taking connections for it."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._signal(signal.SIGCONT)
 
     def command(self, *words: str | bytes | int) -> str:
         """Run one command as the administrator and return the reply's text."""
@@ -121,9 +74,15 @@ class RedisServer:
                 return int(line.removeprefix(prefix).split(",")[0])
         return 0
 
+    def _command(self) -> list[str]:
+        return [shutil.which("redis-server") or "/usr/bin/redis-server", *self._settings(), *self._arguments]
+
+    def _answers(self) -> bool:
+        return self.command("PING").startswith("PONG")
+
     def _settings(self) -> Iterator[str]:
         port = ("--port", "0", "--tls-port", str(self.port)) if self._tls else ("--port", str(self.port))
-        yield from (*port, "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", "", "--appendonly", "no")
+        yield from (*port, "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "", "--appendonly", "no")
         yield from ("--user", "admin", "on", ">admin", "~*", "&*", "+@all")
         if self._password is None:
             yield from ("--user", "app", "on", "nopass", "~*", "&*", "+@all")
@@ -133,21 +92,6 @@ class RedisServer:
         if self._tls:
             certificate, key = self._tls
             yield from ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
-
-    def _wait(self) -> None:
-        until = time.monotonic() + START_SECONDS
-        while time.monotonic() < until and self._running:
-            try:
-                if self.command("PING").startswith("PONG"):
-                    return
-            except OSError:
-                time.sleep(0.02)
-        tail = (self._folder / "output").read_bytes()[-2000:].decode(errors="replace")
-        raise ServerError(f"redis-server does not answer:\n{tail}")
-
-    @property
-    def _running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
 
     @contextmanager
     def _secured(self, plain: socket.socket) -> Iterator[socket.socket]:
@@ -160,21 +104,6 @@ class RedisServer:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with context.wrap_socket(plain) as wrapped:
             yield wrapped
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def _end(self, number: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(number)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_SECONDS)
 
 
 def _ask(connection: socket.socket, *commands: tuple[str | bytes | int, ...]) -> str:

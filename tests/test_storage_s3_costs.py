@@ -34,7 +34,7 @@ from faasbase.storage import open_store
 store = open_store(sys.argv[1])
 print([name for name in ("aioboto3", "aiobotocore", "botocore", "boto3", "aiohttp") if name in sys.modules])
 """
-    assert run(script, s3_server.url()).strip() == "[]"
+    assert run(script, s3_server.location()).strip() == "[]"
 
 
 def test_library_that_is_not_installed_is_named_with_its_extra() -> None:
@@ -90,4 +90,4 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 @pytest.mark.timeout(900)
 def test_stream_of_any_length_takes_little_memory(s3_server: S3Server) -> None:
     """Both ways; `STORAGE_STREAM_MIB` says how long it is."""
-    assert float(run(MEASURE, s3_server.url(uuid4().hex, timeout="60s"), str(STREAM_MIB))) < MAX_GROWTH_MIB
+    assert float(run(MEASURE, s3_server.location(uuid4().hex, timeout="60s"), str(STREAM_MIB))) < MAX_GROWTH_MIB

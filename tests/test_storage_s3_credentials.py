@@ -55,7 +55,7 @@ async def test_refused_credentials_are_told_and_not_shown(
     s3_server: S3Server, secrets: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_pair(secrets, ("an0ther-key", "an0ther-s3cret"))
-    store = open_store(s3_server.url(**SECRETS))
+    store = open_store(s3_server.location(**SECRETS))
     for operation in (store.get("a"), store.stat("a"), store.put(b"1")):
         with pytest.raises(StoreDeniedError) as caught:
             await operation
@@ -68,7 +68,7 @@ async def test_no_credentials_at_all_are_told(s3_server: S3Server, monkeypatch: 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    store = open_store(s3_server.url())
+    store = open_store(s3_server.location())
     with pytest.raises(StoreDeniedError, match="there are no credentials"):
         await store.get("a")
     await store.close()
@@ -76,7 +76,7 @@ async def test_no_credentials_at_all_are_told(s3_server: S3Server, monkeypatch: 
 
 async def test_credentials_are_replaced_under_load_without_a_failed_call(own_server: S3Server, secrets: Path) -> None:
     """The files change one after the other, and the server learns of the new pair after the first has changed."""
-    store = open_store(own_server.url(**SECRETS))
+    store = open_store(own_server.location(**SECRETS))
     await store.put(b"old", key="a")
     done, stopping = 0, asyncio.Event()
 
@@ -132,12 +132,12 @@ async def test_certificate_of_an_own_authority_is_trusted_and_others_are_not(tmp
     other.cert_pem.write_to_path(secrets / "ca")
     tls = (tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "ca.pem")
     with S3Server(tmp_path / "s3", OLD, tls=tls) as server:
-        unsure, sure = open_store(server.url(**SECRETS)), open_store(server.url(**SECRETS, ca_secret="ca"))
+        unsure, sure = open_store(server.location(**SECRETS)), open_store(server.location(**SECRETS, ca_secret="ca"))
         for store in (unsure, sure):
             with pytest.raises(StoreUnavailableError, match="certificate"):
                 await store.put(b"hello", key="a")
         write_secret(secrets, "ca", authority.cert_pem.bytes().decode())
-        misnamed = open_store(server.url(**SECRETS, ca_secret="ca", endpoint=f"https://127.0.0.1:{server.port}"))
+        misnamed = open_store(server.location(**SECRETS, ca_secret="ca", endpoint=f"https://127.0.0.1:{server.port}"))
         with pytest.raises(StoreUnavailableError, match="certificate"):
             await misnamed.put(b"hello", key="a")
         await misnamed.close()

@@ -46,7 +46,7 @@ async def proxy(s3_server: S3Server) -> AsyncIterator[AnswersProxy]:
 @pytest.fixture
 async def store(s3_server: S3Server, proxy: AnswersProxy, prefix: str) -> AsyncIterator[Store]:
     """Give a store behind the proxy."""
-    opened = open_store(s3_server.url(prefix, endpoint=proxy.url, timeout="2s"))
+    opened = open_store(s3_server.location(prefix, endpoint=proxy.url, timeout="2s"))
     # The library is imported, and does not count in what follows.
     await opened.put(LARGE, key="large")
     yield opened
@@ -147,7 +147,7 @@ async def test_reader_who_stops_early_gives_the_connection_back(store: Store, pr
 
 
 async def test_missing_bucket_is_told(s3_server: S3Server, caplog: pytest.LogCaptureFixture) -> None:
-    store = open_store(s3_server.url(bucket="not-there"))
+    store = open_store(s3_server.location(bucket="not-there"))
     for _ in range(2):
         with pytest.raises(StorageError, match="the bucket 'not-there' does not exist"):
             await store.get("a")

@@ -19,8 +19,10 @@ from tqdm import tqdm
 
 from tests.servers import RedisServer
 
-from . import contenders, report
-from .scenarios import CALLERS, Result, hit, outage, stampede
+from .. import report
+from ..report import Result
+from . import contenders
+from .scenarios import CALLERS, hit, outage, stampede
 
 Step = Callable[[RedisServer], Awaitable[list[Result]]]
 
@@ -57,7 +59,9 @@ def main() -> None:
     # Outages are what is measured: nobody needs to be told of them.
     logging.disable(logging.CRITICAL)
     results = uvloop.run(run(options.rounds, options.seconds))
-    print(report.text(report.write(results, options.output)))
+    table = report.medians(results)
+    report.write(results, table, options.output, "cache")
+    print(report.text(table))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import quantiles
 
 from tests.servers import RedisServer
 
+from ..report import Result
 from .contenders import Contender, settled
 
 VALUE = "x" * 200
@@ -19,16 +19,6 @@ STAMPEDE_CALLERS = 1000
 LOAD_SECONDS = 0.1
 
 Make = Callable[[int], Contender]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One figure of one contender in one round."""
-
-    scenario: str
-    contender: str
-    figure: str
-    value: float
 
 
 async def hit(server: RedisServer, make: Make, callers: int, seconds: float) -> list[Result]:

@@ -21,15 +21,17 @@ from tqdm import tqdm
 from deploy.brokers.kafka import KafkaServer
 from tests.otlp_sink import otlp_sink
 
-from . import report
+from .. import report
+from ..report import Medians, Result
 from .contenders import CONTENDERS
 from .orders import fill
 
-TOPIC = "orders"
+TOPIC, SCENARIO, RATE = "orders", "Kafka", "records a second, one core"
+OURS = "faasbase"
 RUN_SECONDS = 300.0
 
 
-def measured(name: str, server: KafkaServer, count: int, sink: str) -> list[report.Result]:
+def measured(name: str, server: KafkaServer, count: int, sink: str) -> list[Result]:
     """Run the contender *name* on the last core and return its figures."""
     core = str(max(os.sched_getaffinity(0)))
     command = ["taskset", "-c", core, sys.executable, "-m", "bench.events.contenders", name]
@@ -52,12 +54,12 @@ def measured(name: str, server: KafkaServer, count: int, sink: str) -> list[repo
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     rate = 1e6 / found["CPU us a record"]
-    return [report.Result(name, report.RATE, rate), *(report.Result(name, key, found[key]) for key in found)]
+    return [Result(SCENARIO, name, key, value) for key, value in {RATE: rate, **found}.items()]
 
 
-def run(rounds: int, count: int) -> list[report.Result]:
+def run(rounds: int, count: int) -> list[Result]:
     """Measure all contenders in turns and return all results."""
-    results: list[report.Result] = []
+    results: list[Result] = []
     with tempfile.TemporaryDirectory() as folder, KafkaServer(Path(folder)) as server, otlp_sink() as sink:
         asyncio.run(fill(server, TOPIC, count))
         bar = tqdm([name for _ in range(rounds) for name in CONTENDERS], unit="run")
@@ -67,13 +69,23 @@ def run(rounds: int, count: int) -> list[report.Result]:
     return results
 
 
+def with_ratios(table: Medians) -> Medians:
+    """Return *table* with our rate as a ratio to each of the others'."""
+    rates = table[SCENARIO][RATE]
+    ratios = {name: rates[OURS] / rate for name, rate in rates.items() if name != OURS}
+    return {**table, SCENARIO: {**table[SCENARIO], "our rate by theirs": ratios}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured")
-    parser.add_argument("--records", type=int, default=60_000, help="how many records each run handles")
+    parser.add_argument("--records", type=int, default=120_000, help="how many records each run handles")
     parser.add_argument("--output", type=Path, default=Path("build/bench"))
     options = parser.parse_args()
-    print(report.text(report.write(run(options.rounds, options.records), options.output)))
+    results = run(options.rounds, options.records)
+    table = with_ratios(report.medians(results))
+    report.write(results, table, options.output, "events")
+    print(report.text(table))
 
 
 if __name__ == "__main__":

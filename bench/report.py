@@ -5,13 +5,23 @@ from __future__ import annotations
 import json
 import platform
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from .scenarios import Result
-
 Medians = dict[str, dict[str, dict[str, float]]]
 """Scenario, figure, contender."""
+_COLUMNS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One figure of one contender in one round."""
+
+    scenario: str
+    contender: str
+    figure: str
+    value: float
 
 
 def medians(results: list[Result]) -> Medians:
@@ -25,18 +35,16 @@ def medians(results: list[Result]) -> Medians:
     return table
 
 
-def write(results: list[Result], folder: Path) -> Medians:
-    """Write ``cache.json`` and ``cache.png`` into *folder* and return the medians."""
+def write(results: list[Result], table: Medians, folder: Path, name: str) -> None:
+    """Write *name*.json, with all *results*, and *name*.png into *folder*."""
     folder.mkdir(parents=True, exist_ok=True)
-    table = medians(results)
     document = {
         "python": platform.python_version(),
         "medians": table,
         "rounds": [[r.scenario, r.contender, r.figure, r.value] for r in results],
     }
-    (folder / "cache.json").write_text(json.dumps(document, indent=1))
-    _draw(table, folder / "cache.png")
-    return table
+    (folder / f"{name}.json").write_text(json.dumps(document, indent=1))
+    _draw(table, folder / f"{name}.png")
 
 
 def text(table: Medians) -> str:
@@ -57,15 +65,14 @@ def _draw(table: Medians, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     panels = [(scenario, figure) for scenario, figures in table.items() for figure in figures]
-    columns = 3
-    rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(6 * columns, 2.6 * rows), squeeze=False)
+    rows = -(-len(panels) // _COLUMNS)
+    figure, axes = plt.subplots(rows, _COLUMNS, figsize=(6 * _COLUMNS, 2.6 * rows), squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     for axis, (scenario, name) in zip(axes.flat, panels, strict=False):
         by_contender = table[scenario][name]
         bars = axis.barh(list(by_contender), list(by_contender.values()))
-        axis.bar_label(bars, fmt="{:,.1f}", padding=3, fontsize=8)
+        axis.bar_label(bars, fmt="{:,.2f}", padding=3, fontsize=8)
         axis.margins(x=0.2)
         axis.invert_yaxis()
         axis.set_title(f"{scenario}: {name}", fontsize=9)
