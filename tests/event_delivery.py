@@ -41,6 +41,7 @@ async def deliver(
 ) -> Outcome:
     """Deliver a plain message of topic ``orders``, or an event with ``ce_`` *headers*."""
     given = headers or {}
-    record = Record("kafka", "orders", position, content, given, source="kafka:orders", **changed)
+    place, _, offset = position.rpartition("/")
+    record = Record("kafka", "orders", place, int(offset), content, given, source="kafka:orders", **changed)
     plain = (position, "kafka:orders", "orders")
     return await processor.process(record, Parcel(content, given, "ce_", percent_encoded=False, plain=plain))

@@ -118,7 +118,7 @@ async def test_mistake_of_ours_counts_as_an_attempt_and_ends_as_a_dead_letter(at
     kept: list[DeadLetter] = []
     settlement = Settlement(Broken([]), EventsPolicy(max_attempts=2), Letters(), "fn")
     verdicts = [
-        await settlement.handle(Record("kafka", "orders", "orders/0/1", b"", {}, attempt=attempt), Parcel(b"", {}))
+        await settlement.handle(Record("kafka", "orders", "orders/0", 1, b"", {}, attempt=attempt), Parcel(b"", {}))
         for attempt in (1, 2)
     ]
     assert [verdict.after_seconds is None for verdict in verdicts] == [False, True]

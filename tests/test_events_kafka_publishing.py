@@ -50,11 +50,11 @@ async def test_topic_that_is_not_there_is_not_made_by_publishing(
 
 async def test_letters_of_others_are_kept_in_the_topic_of_their_url(kafka: KafkaServer) -> None:
     """Whoever has no topics of its own, as a function that is pushed its events, may keep its letters in one."""
-    topic, record = new_name("letters"), Record("http", "order.created", "/shop#e-1", b"{", {})
+    topic, record = new_name("letters"), Record("http", "order.created", "", 0, b"{", {})
     settings = load_settings({"OPENFAAS_NAME": "shop"})
     keeper = open_dead_letters(f"{kafka.url}/{topic}", settings)
     await keeper.open()
-    letter = dead_letter(record, Outcome("rejected", "it is no JSON", "MalformedError"), "shop")
+    letter = dead_letter(record, Outcome("rejected", "it is no JSON", "MalformedError"), "shop", position="/shop#e-1")
     try:
         await keeper.send(letter)
     finally:

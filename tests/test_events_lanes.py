@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faasbase.events.lanes import Lanes
+from faasbase.events.loop_share import LoopShare
 
 pytestmark = pytest.mark.anyio
 SEEN: ContextVar[str] = ContextVar("SEEN", default="nothing")
@@ -354,3 +355,34 @@ async def test_memory_is_given_back_when_keys_are_done() -> None:
     gc.collect()
     assert not lanes._behind
     assert not lanes._workers
+
+
+@pytest.mark.parametrize("busy", [0, 1, 12, 40, 100])
+def test_lanes_share_a_round_of_the_loop(busy: int) -> None:
+    """Whatever else runs on it waits for all of them; only where there are very many each keeps a shortest turn."""
+    share = LoopShare()
+    share.busy = busy
+    assert 0.0005 <= share.seconds <= 0.002
+    assert busy * share.seconds <= max(0.025, busy * 0.0005)
+
+
+async def test_lanes_take_of_the_loop_only_while_something_runs() -> None:
+    share, gate, taken = LoopShare(), asyncio.Event(), []
+
+    async def run(item: str) -> None:
+        taken.append(share.busy)
+        if item == "wait":
+            await gate.wait()
+        if item == "fail":
+            raise ValueError
+
+    failed: list[BaseException] = []
+    lanes = [Lanes(run, failed.append, share=share) for _ in range(3)]
+    for one in lanes:
+        one.submit((b"a", "wait"), (b"b", "go on"), (b"c", "fail"))
+    await until(lambda: len(failed) == 3)
+    assert max(taken) > 0
+    assert share.busy == 0
+    gate.set()
+    await until(lambda: not any(one.running for one in lanes))
+    assert share.busy == 0

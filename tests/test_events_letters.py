@@ -45,7 +45,7 @@ class Shelf:
 
 
 def record_of(content: bytes = b"{}", **changed: Any) -> Record:
-    return Record("kafka", "orders", "orders/3/41", content, {}, **{"source": "kafka:orders", **changed})
+    return Record("kafka", "orders", "orders/3", 41, content, {}, **{"source": "kafka:orders", **changed})
 
 
 async def tried(raised: Exception, record: Record | None = None, **policy: Any) -> Verdict:

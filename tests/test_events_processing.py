@@ -6,14 +6,19 @@ import asyncio
 import json
 import threading
 import time
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import httpx2
 import pytest
 
 from faasbase import Event, Problem, Reject, Retry, current_call, current_delivery, on_event
+from faasbase.app import build_app
 from faasbase.errors import HandlerError
 from faasbase.events.handlers import event_handlers
+from faasbase.lifecycle import Lifecycle
+from faasbase.loading import handler_of
+from faasbase.settings import Settings
 from tests.event_delivery import Order, deliver, processor_of
 
 pytestmark = pytest.mark.anyio
@@ -336,3 +341,34 @@ def test_nonsense_of_batches_is_refused_where_it_is_written(options: dict[str, A
     """ValueError, when the handler is imported."""
     with pytest.raises(ValueError, match=r"batch|duration"):
         on_event("x", **options)
+
+
+async def test_handler_that_calls_its_own_application_still_handles_its_event() -> None:
+    """Within its task, as a client of the application does that goes through no socket."""
+    handler = ModuleType("handler")
+    handler.__file__ = "handler.py"
+    handler.handle = lambda: current_call().call_id  # type: ignore[union-attr, attr-defined]
+    app: Any = build_app(handler_of(handler), Settings(access_log=False), Lifecycle())
+    seen: list[object] = []
+
+    @on_event("orders")
+    async def take(event: Event[Any]) -> None:
+        before = current_delivery(), current_call()
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://function") as client:
+            answer = await client.post("/", headers={"x-call-id": "inner"})
+        seen.extend((answer.text, before == (current_delivery(), current_call()), before[0] is not None))
+
+    assert (await deliver(processor_of(take))).kind == "settled"
+    assert seen == ['"inner"', True, True]
+
+
+async def test_threads_of_a_handler_have_one_delivery_and_one_call() -> None:
+    seen: list[tuple[object, object]] = []
+
+    @on_event("orders")
+    async def take(event: Event[Any]) -> None:
+        asked = [asyncio.to_thread(lambda: (current_delivery(), current_call())) for _ in range(16)]
+        seen.extend(await asyncio.gather(*asked))
+
+    assert (await deliver(processor_of(take))).kind == "settled"
+    assert len({(id(delivery), id(call)) for delivery, call in seen}) == 1

@@ -5,27 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
-from pathlib import Path
 
 import pytest
-from opentelemetry.context import Context, attach
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.context import Context
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 from opentelemetry.sdk.trace import Span as SdkSpan
-from opentelemetry.trace import (
-    Span,
-    SpanKind,
-    StatusCode,
-    get_current_span,
-    set_span_in_context,
-)
+from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.trace import Span, SpanKind, StatusCode, get_current_span, set_span_in_context
 
 from faasbase.light_spans import LightSpan
-from faasbase.otlp import SpanEncoder
-from faasbase.redaction import Redactor
-from tests.kept_spans import PARENT, SHARED, Kept
+from faasbase.remote_spans import NewTrace
+from faasbase.tracing import enter_sender, enter_span_below, use_provider
+from tests.kept_spans import IDS, PARENT, SHARED, Kept
 
 
 @pytest.fixture
@@ -50,21 +41,21 @@ def touch(span: Span) -> None:
     span.set_status(StatusCode.ERROR, "it failed")
 
 
-def told(span: ReadableSpan) -> dict[str, object]:
-    """Return what *span* says but for its times and its own id."""
-    document: dict[str, object] = {
-        "name": span.name,
-        "kind": span.kind,
-        "parent": span.parent,
-        "attributes": dict(span.attributes or {}),
-        "status": (span.status.status_code, span.status.description),
-        "events": [(event.name, event.timestamp) for event in span.events],
-        "links": [(link.context, dict(link.attributes or {})) for link in span.links],
-        "resource": span.resource,
-        "scope": span.instrumentation_scope,
-        "trace": (span.context.trace_id, span.context.trace_flags, span.context.is_remote),
-    }
-    return document
+def told(span: ProtoSpan) -> ProtoSpan:
+    """Return what *span* says but for its times, its own id and the order of its attributes."""
+    copy = ProtoSpan()
+    copy.CopyFrom(span)
+    copy.ClearField("start_time_unix_nano")
+    copy.ClearField("end_time_unix_nano")
+    copy.ClearField("span_id")
+    attributes = sorted(span.attributes, key=lambda one: one.key)
+    copy.ClearField("attributes")
+    copy.attributes.extend(attributes)
+    return copy
+
+
+def attributes_of(span: ProtoSpan) -> dict[str, object]:
+    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes}
 
 
 @pytest.mark.parametrize("use", [nothing, touch])
@@ -75,10 +66,17 @@ def test_it_says_what_a_span_of_the_sdk_says(kept: Kept, use: Callable[[Span], N
         assert not span.is_recording()
     usual, light = kept.ended
     assert told(light) == told(usual)
-    assert light.start_time is not None
-    assert light.end_time is not None
-    assert 0 < light.start_time <= light.end_time
-    assert light.context.span_id not in (0, usual.context.span_id)
+    assert len(usual.attributes) >= 4
+    assert 0 < light.start_time_unix_nano <= light.end_time_unix_nano
+    assert light.span_id not in (bytes(8), usual.span_id)
+
+
+def test_it_comes_from_where_those_of_the_sdk_come_from(kept: Kept) -> None:
+    kept.usual().end()
+    kept.begin().end()
+    first, second = kept.sent.resource_spans
+    assert first.resource == second.resource
+    assert first.scope_spans[0].scope == second.scope_spans[0].scope
 
 
 def test_its_ids_stay_the_same_when_it_is_touched(kept: Kept) -> None:
@@ -87,35 +85,46 @@ def test_its_ids_stay_the_same_when_it_is_touched(kept: Kept) -> None:
     child = kept.tracer.start_span("child", set_span_in_context(span))
     span.set_attribute("one", 1)
     child.end()
-    span.note("faas.event.outcome", "settled")
+    assert not span.end_noted("faas.event.outcome", "settled")
     span.end()
     span.end()
     inner, outer = kept.ended
-    assert outer.context.span_id == span.get_span_context().span_id == ids.span_id
-    assert inner.parent == ids
-    assert dict(outer.attributes or {}).items() >= {"one": 1, "faas.event.outcome": "settled", "id": "o-1"}.items()
+    assert outer.span_id == ids.span_id.to_bytes(8, "big") == inner.parent_span_id
+    assert span.get_span_context() == ids
+    assert (ids.trace_id, ids.trace_flags, ids.is_remote) == (PARENT.trace_id, PARENT.trace_flags, False)
+    assert attributes_of(outer).items() >= {"one": 1, "id": "o-1"}.items()
 
 
 def test_first_span_of_a_trace_stays_the_first(kept: Kept) -> None:
     assert kept.light is not None
-    spans = [kept.light.begin("process", SpanKind.CONSUMER, (SHARED, {}), Context(), 0xC3 << 64) for _ in range(2)]
-    spans[0].set_attribute("one", 1)
-    for span in (*spans, kept.tracer.start_span("process", Context())):
+    place = NewTrace(0xC3 << 64, recorded=True)
+    light = [kept.light.begin("process", SpanKind.CONSUMER, SHARED, {}, place) for _ in range(2)]
+    light[0].set_attribute("one", 1)
+    for span in light:
         span.end()
-    *light, usual = kept.ended
-    assert [(span.parent, span.context.trace_id) for span in light] == [(None, 0xC3 << 64)] * 2
-    assert {span.context.trace_flags for span in (*light, usual)} == {0x03}
+    usual = kept.tracer.start_span("process", Context())
+    assert {span.get_span_context().trace_flags for span in (*light, usual)} == {0x03}
+    assert [(span.parent_span_id, span.trace_id) for span in kept.ended] == [
+        (b"", (0xC3 << 64).to_bytes(16, "big"))
+    ] * 2
 
 
 def test_what_comes_after_its_end_changes_nothing(kept: Kept) -> None:
     span = kept.begin()
-    span.note("faas.event.outcome", "settled")
-    span.end()
+    assert span.end_noted("faas.event.outcome", "settled")
     touch(span)
     span.end()
+    span.end_noted("faas.event.outcome", "failed")
     [ended] = kept.ended
-    assert dict(ended.attributes or {}) == {**SHARED, "id": "o-1", "size": 7, "faas.event.outcome": "settled"}
+    assert attributes_of(ended) == {**SHARED, "id": "o-1", "size": 7, "faas.event.outcome": "settled"}
     assert (ended.name, len(ended.events)) == ("process orders", 0)
+
+
+def readable(span: Span) -> dict[str, object]:
+    """Return what those who know the SDK's spans read of one."""
+    names = ("name", "kind", "parent", "status", "resource", "instrumentation_scope", "end_time")
+    said = {name: getattr(span, name) for name in names}
+    return {**said, **{name: len(getattr(span, name)) for name in ("events", "links")}, "all": dict(span.attributes)}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("use", [nothing, touch])
@@ -123,34 +132,41 @@ def test_it_can_be_read_while_it_goes_on(kept: Kept, use: Callable[[Span], None]
     usual, light = kept.usual(), kept.begin()
     for span in (usual, light):
         use(span)
-    assert isinstance(usual, SdkSpan)
-    assert told(light) == told(usual)
+    said = readable(light)
+    assert {**said, "status": None} == {**readable(usual), "status": None}
+    assert not hasattr(light, "what_no_span_has")
     light.end()
-    shown = json.loads(light.to_json())
-    assert (shown["name"], shown["attributes"]["id"], shown["end_time"] is None) == (light.name, "o-1", False)
-
-
-def test_processors_are_told_of_each_span_once(kept: Kept) -> None:
-    """One that marks the current span at each begin marks one that is touched, too."""
-    begun: list[tuple[object, Context | None]] = []
-
-    class Marking(SpanProcessor):
-        def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None:
-            begun.append((span, parent_context))
-            get_current_span().set_attribute("marked", True)
-
-    kept.provider.add_span_processor(Marking())
-
-    def work(span: LightSpan) -> None:
-        attach(set_span_in_context(span))
-        span.set_attribute("one", 1)
-
-    span = kept.begin()
-    copy_context().run(work, span)
-    span.end()
-    assert [one for one, _ in begun] == [span]
-    assert get_current_span(begun[0][1]).get_span_context() == PARENT
+    assert said["name"] == light.name
+    assert json.loads(light.to_json())["end_time"]
+    assert light.end_time == kept.ended[0].end_time_unix_nano
     assert len(kept.ended) == 1
+
+
+def test_where_others_look_at_spans_there_are_none_but_the_sdks(kept: Kept) -> None:
+    """A processor that is added later sees all that begins from then on, and nothing twice."""
+    seen: list[str] = []
+
+    class Looking(SpanProcessor):
+        def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None:
+            seen.append(f"start {span.name}")
+
+    def begin(**headers: str) -> Span | None:
+        parent = enter_sender(headers)
+        return None if parent is None else enter_span_below(parent, "process", SpanKind.CONSUMER, {}, {})[0]
+
+    use_provider(kept.provider)
+    try:
+        before = begin(traceparent=f"00-{IDS}-01")
+        kept.provider.add_span_processor(Looking())
+        after, root = begin(traceparent=f"00-{IDS}-01"), begin()
+    finally:
+        use_provider(None)
+    assert [isinstance(span, SdkSpan) for span in (before, after, root)] == [False, True, True]
+    for span in (before, after, root):
+        assert span is not None
+        span.end()
+    assert seen == ["start process"] * 2
+    assert len(kept.ended) == 3
 
 
 def test_threads_that_touch_one_at_once_touch_the_same(kept: Kept) -> None:
@@ -160,12 +176,10 @@ def test_threads_that_touch_one_at_once_touch_the_same(kept: Kept) -> None:
             threads.submit(span.set_attribute, f"n{number}", number)
     span.end()
     [ended] = kept.ended
-    assert dict(ended.attributes or {}).items() >= {f"n{number}": number for number in range(64)}.items()
+    assert attributes_of(ended).items() >= {f"n{number}": number for number in range(64)}.items()
 
 
-def test_it_is_written_as_the_library_writes_it(kept: Kept, tmp_path: Path) -> None:
-    for _ in range(3):
-        kept.begin().end()
-    request = ExportTraceServiceRequest()
-    request.ParseFromString(SpanEncoder(Redactor(tmp_path)).encode(kept.ended))
-    assert request == encode_spans(kept.ended)
+def test_it_is_the_current_span_of_whoever_asks(kept: Kept) -> None:
+    span = kept.begin()
+    assert get_current_span(set_span_in_context(span)) is span
+    assert isinstance(span, LightSpan)

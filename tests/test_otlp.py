@@ -53,7 +53,7 @@ def spans() -> Iterator[Spans]:
 
 def encoded(spans: Sequence[ReadableSpan], redactor: Redactor) -> ExportTraceServiceRequest:
     request = ExportTraceServiceRequest()
-    request.ParseFromString(SpanEncoder(redactor).encode(spans))
+    request.ParseFromString(SpanEncoder(redactor, Resource({})).encode(spans))
     return request
 
 
@@ -63,7 +63,9 @@ def test_every_field_is_what_the_library_writes(spans: Spans, tmp_path: Path) ->
         links = [Link(REMOTE, {"why": "batch"}), Link(SpanContext(7, 8, False))]
         with spans.tracer.start_as_current_span(f"{kind.name} ü", parent, kind, {"number": number}, links) as span:
             span.add_event("seen", {"times": 2, "long": "x" * 300})
-            span.set_attributes({"on": True, "one": 1, "real": 1.0, "below": -5, "big": 2**62, "empty": ""})
+            span.set_attributes(
+                {"on": True, "one": 1, "real": 1.0, "below": -5, "least": -(2**63), "big": 2**62, "empty": ""}
+            )
             span.set_attributes({"inner": {"a": 1, "b": {"c": "d"}}})
             span.set_attributes({"words": ["a", "b"], "numbers": [1, 2], "flags": [True, False]})
         with spans.provider.get_tracer("another").start_as_current_span("plain") as span:
@@ -87,6 +89,10 @@ def test_what_cannot_be_written_loses_no_other_span(spans: Spans, tmp_path: Path
         )
         span.add_event(half, {"value": half})
         span.set_status(StatusCode.ERROR, half)
+    named = spans.tracer.start_span("a name that is none")
+    named.update_name(5)  # type: ignore[arg-type]
+    named.end()
+    spans.tracer.start_span("ended at no whole number").end(1.5)  # type: ignore[arg-type]
     spans.tracer.start_span("the one beside it").end()
     first, second = encoded(spans.ended(), Redactor(tmp_path)).resource_spans[0].scope_spans[0].spans
     found = {one.key: one.value for one in first.attributes}

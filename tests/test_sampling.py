@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextvars import copy_context
 
 import pytest
-from opentelemetry.context import Context, get_current
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import (
@@ -29,7 +29,7 @@ from opentelemetry.trace import (
 
 from faasbase.light_spans import LightSpan, LightSpans
 from faasbase.sampling import rules_of
-from faasbase.tracing import enter_sender, start_span, use_provider
+from faasbase.tracing import enter_sender, enter_span_below, use_provider
 from tests.kept_spans import IDS, Kept, Picky
 
 
@@ -118,8 +118,8 @@ def test_new_trace_is_recorded_where_its_sampler_says_so(tracing: Kept) -> None:
     """And what is below one that is not is left out, too."""
 
     def begin() -> tuple[Span | None, SpanContext]:
-        context = enter_sender({})
-        span = start_span("process", SpanKind.CONSUMER, {}, context if context is not None else get_current())
+        parent = enter_sender({})
+        span = None if parent is None else enter_span_below(parent, "process", SpanKind.CONSUMER, {}, {})[0]
         return span, get_current_span(set_span_in_context(span) if span else None).get_span_context()
 
     begun = [copy_context().run(begin) for _ in range(200)]
@@ -136,7 +136,8 @@ def test_sampler_that_is_not_known_is_asked_for_each(tracing: Kept) -> None:
     context = copy_context().run(enter_sender, {})
     assert context == Context()
     left_out = enter_sender({"traceparent": f"00-{'a' * 32}-{'b' * 16}-00"})
-    assert isinstance(start_span("process", SpanKind.CONSUMER, {}, left_out), SdkSpan)
+    assert left_out is not None
+    assert isinstance(enter_span_below(left_out, "process", SpanKind.CONSUMER, {}, {})[0], SdkSpan)
 
 
 @pytest.mark.parametrize("tracing", [ParentBased(TraceIdRatioBased(0.0))], indirect=True)

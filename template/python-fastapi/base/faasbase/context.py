@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from os import urandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     # Functions that ask nobody who calls do not import it.
@@ -19,7 +19,15 @@ _HOST = re.compile(rb"[A-Za-z0-9._-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:
 
 _MAX_HEADER_BYTES = 1024
 
-_current: ContextVar[CallContext | Callable[[], CallContext] | None] = ContextVar("faasbase.call", default=None)
+
+class Handled(Protocol):
+    """What a task handles that is no call, such as an event."""
+
+    def as_call(self) -> CallContext | None:
+        """Return the call that it is to logs and to calls of other functions, the same one each time."""
+
+
+_current: ContextVar[CallContext | Handled | None] = ContextVar("faasbase.call", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +101,22 @@ class CallContext:
 def current_call() -> CallContext | None:
     """Return the call being handled, or None outside one."""
     call = _current.get()
-    if call is None or isinstance(call, CallContext):
-        return call
-    made = call()
-    _current.set(made)
-    return made
+    return call if call is None or isinstance(call, CallContext) else call.as_call()
 
 
-def enter_call(call: CallContext | Callable[[], CallContext]) -> None:
-    """
-    Make *call*, or what it returns when somebody asks, the current one of this task.
+def current_handled() -> CallContext | Handled | None:
+    """Return what is being handled, whatever it is."""
+    return _current.get()
 
-    A task handles one call, or one event after the other, so nothing has to be put back.
-    """
-    _current.set(call)
+
+def enter_call(call: CallContext | Handled) -> Token[CallContext | Handled | None]:
+    """Make *call* the current one of this task, until the token is given to `leave_call`, or for good."""
+    return _current.set(call)
+
+
+def leave_call(token: Token[CallContext | Handled | None]) -> None:
+    """Make current again what was before: who handles something may make a call to its own application."""
+    _current.reset(token)
 
 
 def call_id_of(headers: Mapping[bytes, bytes]) -> str:

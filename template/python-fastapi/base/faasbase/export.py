@@ -18,6 +18,7 @@ try:
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 
+    from .light_spans import LightSpan, SpanProcessors
     from .otlp import SpanEncoder
 except ModuleNotFoundError as exc:
     raise missing_extra(exc, "opentelemetry", "otel") from exc
@@ -34,13 +35,13 @@ Hook = Callable[[Span, "Scope"], None]
 class RedactingExporter(OTLPSpanExporter):
     """Sends spans with every text in them redacted; runs in the exporting thread, off the path of requests."""
 
-    def __init__(self, redactor: Redactor) -> None:
+    def __init__(self, redactor: Redactor, resource: Resource) -> None:
         super().__init__()
-        self._redactor = redactor
+        self._redactor, self._resource = redactor, resource
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    def export(self, spans: Sequence[ReadableSpan | LightSpan]) -> SpanExportResult:
         # The library's own encodes for itself, and has no other way in for what is encoded already.
-        body = SpanEncoder(self._redactor).encode(spans)
+        body = SpanEncoder(self._redactor, self._resource).encode(spans)
         sent = not self._shutdown and self._client.export(body).success
         return SpanExportResult.SUCCESS if sent else SpanExportResult.FAILURE
 
@@ -54,8 +55,9 @@ def otlp_provider(settings: Settings, redactor: Redactor) -> TracerProvider:
     Raises:
         MissingExtraError: ``faasbase[otel]`` is not installed.
     """
-    provider = TracerProvider(resource=_resource(settings))
-    provider.add_span_processor(BatchSpanProcessor(RedactingExporter(redactor)))
+    resource = _resource(settings)
+    batches = BatchSpanProcessor(RedactingExporter(redactor, resource))
+    provider = TracerProvider(resource=resource, active_span_processor=SpanProcessors(batches))
     trace.set_tracer_provider(provider)
     return provider
 

@@ -1,24 +1,27 @@
-"""Spans of what happens thousands of times a second, for a fifth of the SDK's price: nearly all are never looked at."""
+"""
+Spans of what happens thousands of times a second, for a fifth of the SDK's price: nearly all are never looked at.
+
+They are for `otlp.py` to write; where anybody but the exporter wants to see spans, none are made.
+"""
 
 from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from time import time_ns
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, SpanProcessor, Tracer, TracerProvider
 from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, SynchronousMultiSpanProcessor, Tracer, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     INVALID_SPAN,
     INVALID_SPAN_CONTEXT,
-    Link,
-    NonRecordingSpan,
     Span,
     SpanContext,
     SpanKind,
@@ -28,6 +31,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from .remote_spans import NewTrace, SendersSpan
 from .sampling import rules_of
 
 if TYPE_CHECKING:
@@ -44,6 +48,21 @@ _FEW = 32
 _NEW = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
 
 
+class SpanProcessors(SynchronousMultiSpanProcessor):
+    """Those of a provider: *last*, which exports, and whatever others are added; while there are none, `take_light`."""
+
+    def __init__(self, last: BatchSpanProcessor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        super().add_span_processor(last)
+        self.last, self.take_light = last, True
+        # What `on_end` does with spans that are sampled, as light ones always are.
+        self.export = last._batch_processor.emit
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        self.take_light = False
+        super().add_span_processor(span_processor)
+
+
 class LightSpans:
     """
     Makes spans of *tracer*'s that its sampler is not asked for, since it is known what it would say.
@@ -52,41 +71,23 @@ class LightSpans:
     traces, too, of whose ids the lower half is below that.
     """
 
-    def __init__(self, tracer: Tracer, sampled_below: int | None) -> None:
-        self.sampled_below = sampled_below
-        self.resource, self.processor, self.lock = tracer.resource, tracer.span_processor, threading.Lock()
-        self.scope = InstrumentationScope("faasbase", "")
+    def __init__(self, tracer: Tracer, processors: SpanProcessors, sampled_below: int | None) -> None:
+        self.processors, self.sampled_below, self.lock = processors, sampled_below, threading.Lock()
         self._ids = _GivenIds()
-        provider = TracerProvider(ALWAYS_ON, self.resource, False, id_generator=self._ids)
-        provider.add_span_processor(_Ends(self.processor))
-        self._tracer = provider.get_tracer("faasbase")
-
-    def begin(
-        self,
-        name: str,
-        kind: SpanKind,
-        attributes: tuple[Shared, Own],
-        context: Context,
-        trace_id: int,
-        parent: SpanContext | None = None,
-    ) -> LightSpan:
-        """
-        Begin a span in *context*, below *parent* or as the first one of its trace.
-
-        Its *attributes* are text and numbers, and it keeps its own ones.
-        """
-        flags = _NEW if parent is None else TraceFlags(parent.trace_flags & _NEW)
-        ids = SpanContext(trace_id, random.getrandbits(64) or 1, False, flags)
-        span = LightSpan(self, name, kind, attributes, ids, parent)
-        self.processor.on_start(span, context)  # type: ignore[arg-type] # it takes all that a span of the SDK's does
-        return span
+        touched, shown = (TracerProvider(ALWAYS_ON, tracer.resource, False, id_generator=self._ids) for _ in range(2))
+        touched.add_span_processor(processors.last)
+        self._touched, self._shown = touched.get_tracer("faasbase"), shown.get_tracer("faasbase")
+        self.begin = partial(LightSpan, self)
+        """Begins a span below a sampled sender's, or in the place of the first one of a trace that is recorded."""
 
     def whole(self, span: LightSpan) -> SdkSpan:
         """Return *span* as the SDK has it, begun when it was; whoever calls has the lock."""
         self._ids.given = span.get_span_context()
-        parent = set_span_in_context(NonRecordingSpan(span.parent)) if span.parent else Context()
-        whole = self._tracer.start_span(span.name, parent, span.kind, span.attributes, start_time=span.start_time)
-        return cast(SdkSpan, whole)
+        parent = set_span_in_context(span.below) if isinstance(span.below, SendersSpan) else Context()
+        attributes = {**span.shared, **span.own}
+        # One that has ended was exported already.
+        tracer = self._shown if span.ended_at else self._touched
+        return cast(SdkSpan, tracer.start_span(span.title, parent, span.kind, attributes, start_time=span.began_at))
 
 
 def light_spans(tracer: AnyTracer) -> LightSpans | None:
@@ -96,96 +97,83 @@ def light_spans(tracer: AnyTracer) -> LightSpans | None:
     limited = limits.max_span_attribute_length is not None or (most is not None and most < _FEW)
     if limited or not isinstance(tracer, Tracer) or rules is None or not rules.records_sampled:
         return None
-    return LightSpans(tracer, rules.new_below)
+    processors = tracer.span_processor
+    return LightSpans(tracer, processors, rules.new_below) if isinstance(processors, SpanProcessors) else None
 
 
-class LightSpan(ReadableSpan, Span):
-    """A span that becomes one of the SDK's as soon as anybody does more with it than to read and to `note`."""
+class LightSpan(Span):
+    """
+    A span that becomes one of the SDK's as soon as anybody does more with it than to end it.
+
+    It is the one *below* its sender's, or the first of its trace.  Its attributes are those *shared* with many others
+    and its *own*, text and numbers; it keeps both.
+    """
+
+    ended_at = 0
+    """In nanoseconds since 1970; 0 while it goes on."""
+    _ids: SpanContext | None = None
+    _whole: SdkSpan | None = None
 
     def __init__(
         self,
         spans: LightSpans,
-        name: str,
+        title: str,
         kind: SpanKind,
-        attributes: tuple[Shared, Own],
-        ids: SpanContext,
-        parent: SpanContext | None,
+        shared: Shared,
+        own: Own,
+        below: SendersSpan | NewTrace,
     ) -> None:
-        super().__init__(
-            name, ids, parent, spans.resource, kind=kind, start_time=time_ns(), instrumentation_scope=spans.scope
-        )
-        self._spans, self._ids = spans, ids
-        self.shared, self.own = attributes
-        """What many spans say in the same words, and what only this one does."""
-        self._whole: SdkSpan | None = None
-        self._ended_at: int | None = None
+        self.title, self.kind, self.shared, self.own, self.below = title, kind, shared, own, below
+        self.span_id = random.getrandbits(64) or 1
+        self.began_at = time_ns()
+        self._spans = spans
 
-    @property
-    def attributes(self) -> Attributes:
-        """All of them."""
-        return {**self.shared, **self.own} if self._whole is None else self._whole.attributes or {}
-
-    @property
-    def name(self) -> str:
-        return super().name if self._whole is None else self._whole.name
-
-    @property
-    def status(self) -> Status:
-        return super().status if self._whole is None else self._whole.status
-
-    @property
-    def events(self) -> Sequence[Event]:
-        return () if self._whole is None else self._whole.events
-
-    @property
-    def links(self) -> Sequence[Link]:
-        return () if self._whole is None else self._whole.links
-
-    def to_json(self, indent: int | None = 4) -> str:
-        """Return it as the SDK shows its own."""
-        told = self._whole or ReadableSpan(
-            *(self.name, self._ids, self.parent, self.resource, self.attributes),
-            kind=self.kind,
-            start_time=self.start_time,
-            end_time=self.end_time,
-            instrumentation_scope=self.instrumentation_scope,
-        )
-        shown: str = told.to_json(indent)
-        return shown
-
-    @property
-    def end_time(self) -> int | None:
-        """When it ended, in nanoseconds since 1970."""
-        return self._ended_at
+    def __getattr__(self, name: str) -> Any:
+        # Whatever else the SDK's have: those who look at spans know those.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        with self._spans.lock:
+            if self._whole is None:
+                self._whole = self._spans.whole(self)
+                if self.ended_at:
+                    self._whole.end(self.ended_at)
+            whole = self._whole
+        return getattr(whole, name)
 
     def get_span_context(self) -> SpanContext:
+        if self._ids is None:
+            below = self.below
+            if isinstance(below, NewTrace):
+                trace_id, flags = below.trace_id, _NEW
+            else:
+                parent = below.get_span_context()
+                trace_id, flags = parent.trace_id, TraceFlags(parent.trace_flags & _NEW)
+            self._ids = SpanContext(trace_id, self.span_id, False, flags)
         return self._ids
 
     def is_recording(self) -> bool:
-        return self._ended_at is None
+        return not self.ended_at
 
-    @property
-    def is_touched(self) -> bool:
-        """Whether it is one of the SDK's by now."""
-        return self._whole is not None
-
-    def note(self, key: str, value: str) -> None:
-        """Set an attribute that is within every limit."""
+    def end_noted(self, key: str, value: str) -> bool:
+        """End it with one attribute more, which is within every limit; False if it goes on, since it was touched."""
         with self._spans.lock:
-            if (whole := self._whole) is None:
-                self.own[key] = value
-                return
-        whole.set_attribute(key, value)
+            if self.ended_at or self._whole is not None:
+                return False
+            self.own[key] = value
+            self.ended_at = time_ns()
+        self._spans.processors.export(self)  # type: ignore[arg-type] # it passes it on as it is
+        return True
 
     def end(self, end_time: int | None = None) -> None:
         with self._spans.lock:
-            if self._ended_at is not None:
+            if self.ended_at:
                 return
-            self._ended_at = end_time if end_time is not None else time_ns()
-        if self._whole is None:
-            self._spans.processor.on_end(self)
+            self.ended_at = end_time or time_ns()
+            whole = self._whole
+        if whole is not None:
+            whole.end(self.ended_at)
         else:
-            self._whole.end(self._ended_at)
+            self._spans.processors.export(self)  # type: ignore[arg-type] # as above
 
     def set_attribute(self, key: str, value: AnyValue) -> None:
         self._touched().set_attribute(key, value)
@@ -216,21 +204,11 @@ class LightSpan(ReadableSpan, Span):
 
     def _touched(self) -> Span:
         with self._spans.lock:
-            if self._ended_at is not None and self._whole is None:
+            if self.ended_at:
                 return INVALID_SPAN
             if self._whole is None:
                 self._whole = self._spans.whole(self)
             return self._whole
-
-
-class _Ends(SpanProcessor):
-    """Tells *processor* of the ends of spans, of whose beginning it was told when they were light."""
-
-    def __init__(self, processor: SpanProcessor) -> None:
-        self._processor = processor
-
-    def on_end(self, span: ReadableSpan) -> None:
-        self._processor.on_end(span)
 
 
 class _GivenIds(RandomIdGenerator):

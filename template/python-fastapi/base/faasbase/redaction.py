@@ -81,9 +81,16 @@ class Redactor:
         self._known = _KnownValues(self._from_settings)
         self._clock, self._next_scan = clock, clock()
 
+    def masks(self, name: str) -> bool:
+        """Tell whether values of the field *name* are masked, or at least some of them, whatever is in them."""
+        return name.lower() in self._fields or _names_a_secret(name)
+
     def text(self, text: str) -> str:
         """Return *text* with every known secret and everything shaped like one masked."""
-        text = self._known_values().masked(text)
+        if self._clock() >= self._next_scan or hidden_values() is not self._used:
+            self._look()
+        if self._known.by_run:
+            text = self._known.masked(text)
         if "eyJ" in text:
             text = _JWT.sub(MASK, text)
         # Whatever else is a space is not printable.
@@ -98,7 +105,7 @@ class Redactor:
 
     def value(self, name: str, value: Any, depth: int = 0) -> Any:
         """Return *value* of the field *name* fit for JSON, masked where its name or its content is sensitive."""
-        if self._sensitive(name, value):
+        if self.masks(name) and (name.lower() in self._fields or not _is_count(name, value)):
             return MASK
         if isinstance(value, str):
             return self.text(value)
@@ -112,21 +119,15 @@ class Redactor:
             return [self.value("", item, depth + 1) for item in value]
         return self.text(str(value))
 
-    def _sensitive(self, name: str, value: Any) -> bool:
-        if name.lower() in self._fields:
-            return True
-        return _names_a_secret(name) and not _is_count(name, value)
-
-    def _known_values(self) -> _KnownValues:
-        now, used = self._clock(), hidden_values()
-        if now >= self._next_scan or used is not self._used:
-            self._next_scan = now + _RESCAN_SECONDS
-            files = secret_files(self._secrets_dir)
-            if files != self._files or used is not self._used:
-                values = worth_hiding(chain.from_iterable(map(pieces_of, used)))
-                self._known = _KnownValues(chain(self._from_settings, values, values_of(files)))
-                self._files, self._used = files, used
-        return self._known
+    def _look(self) -> None:
+        """Read the secrets again, if there are others."""
+        used = hidden_values()
+        self._next_scan = self._clock() + _RESCAN_SECONDS
+        files = secret_files(self._secrets_dir)
+        if files != self._files or used is not self._used:
+            values = worth_hiding(chain.from_iterable(map(pieces_of, used)))
+            self._known = _KnownValues(chain(self._from_settings, values, values_of(files)))
+            self._files, self._used = files, used
 
 
 class _KnownValues:
@@ -138,20 +139,18 @@ class _KnownValues:
     """
 
     def __init__(self, values: Iterable[str]) -> None:
-        self._by_run: dict[tuple[str, ...], list[str]] = {}
+        self.by_run: dict[tuple[str, ...], list[str]] = {}
         for value in islice(values, _MAX_VALUES):
             # Of the middle, since many secrets of one kind begin or end alike.
             middle = (len(value) - SHORTEST_SECRET) // 2
             for start in range(middle, middle + _STRIDE):
-                self._by_run.setdefault(tuple(value[start : start + _RUN]), []).append(value)
+                self.by_run.setdefault(tuple(value[start : start + _RUN]), []).append(value)
 
     def masked(self, text: str) -> str:
-        if not self._by_run:
-            return text
         runs = zip(*(text[start::_STRIDE] for start in range(_RUN)), strict=False)
-        if found := self._by_run.keys() & runs:
+        if found := self.by_run.keys() & runs:
             # A value that holds another one goes first, or its rest would stay.
-            for value in sorted({value for run in found for value in self._by_run[run]}, key=len, reverse=True):
+            for value in sorted({value for run in found for value in self.by_run[run]}, key=len, reverse=True):
                 text = text.replace(value, MASK)
         return text
 

@@ -21,14 +21,13 @@ from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
     Span,
-    SpanContext,
     SpanKind,
     Tracer,
     TracerProvider,
 )
 
 from .context import current_call
-from .remote_spans import NewTrace, SendersSpan, is_plain, is_sampled
+from .remote_spans import NewTrace, SendersSpan, senders_span
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from .light_spans import LightSpans
 
 Headers = Sequence[tuple[bytes, bytes]]
+Parent = Context | SendersSpan | NewTrace
 AttributeValue = str | bool | int | float | Sequence[str] | Sequence[int] | Sequence[float]
 
 _HALF = 2**64 - 1
@@ -46,7 +46,6 @@ PROBE_SCHEME = "probe"
 
 (_SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 """Where a context holds its span; to make one of nothing else by the library's function costs a copy."""
-_NO_ATTRIBUTES: Mapping[str, AttributeValue] = {}
 _provider: TracerProvider | None = None
 _tracer: Tracer | None = None
 _light: LightSpans | None = None
@@ -116,11 +115,7 @@ def current_trace() -> TraceIds | None:
 
 def ids_of(span: Span) -> TraceIds | None:
     """Return the ids of *span*; None where it is no real one."""
-    return as_text(span.get_span_context())
-
-
-def as_text(ids: SpanContext) -> TraceIds | None:
-    """Return *ids* as logs and exemplars show them; None where they are no real ones."""
+    ids = span.get_span_context()
     if not ids.is_valid:
         return None
     return TraceIds(f"{ids.trace_id:032x}", f"{ids.span_id:016x}", ids.trace_flags.sampled)
@@ -131,38 +126,59 @@ def inject(carrier: MutableMapping[str, str]) -> None:
     propagate.inject(carrier)
 
 
-def enter_sender(headers: Mapping[str, str]) -> Context | None:
+def enter_sender(headers: Mapping[str, str]) -> Parent | None:
     """
-    Return the context that a message's *headers* carry, names in lower case, for the span that is to be below it.
+    Return what the span of a message with *headers*, names in lower case, is to be below.
 
-    None where none is to be recorded: since tracing is off, or its sender has decided that and we follow it.  That
-    context, if there is any, is the current one of this task then.
+    None where none is to be recorded: since tracing is off, or its sender has decided that and we follow it.  The
+    context that the headers carry, if there is any, is the current one of this task then.
     """
     parent = headers.get("traceparent")
     if parent is None:
         return _new_trace()
-    if "baggage" in headers or "tracestate" in headers or not is_plain(parent):
+    if "baggage" in headers or "tracestate" in headers or (sender := senders_span(parent)) is None:
         context = propagate.extract(headers)
         left_out = _is_left_out(context)
+    elif sender.sampled and _light is not None and _light.processors.take_light:
+        return sender
     else:
-        context, left_out = Context({_SPAN_KEY: SendersSpan(parent)}), not is_sampled(parent)
+        context, left_out = Context({_SPAN_KEY: sender}), not sender.sampled
     if _tracer is not None and not (_follows_callers and left_out):
         return context
     otel_context.attach(context)
     return None
 
 
-def _new_trace() -> Context | None:
+def _new_trace() -> Parent | None:
     """Decide as the sampler would whether a trace that begins here is recorded; see `enter_sender`."""
-    if _light is None or _light.sampled_below is None:
+    if _light is None or _light.sampled_below is None or not _light.processors.take_light:
         return None if _tracer is None else Context()
     trace_id = random.getrandbits(128)
-    recorded = trace_id & _HALF < _light.sampled_below
-    context = Context({_SPAN_KEY: NewTrace(trace_id, recorded)})
-    if recorded:
-        return context
-    otel_context.attach(context)
+    place = NewTrace(trace_id, trace_id & _HALF < _light.sampled_below)
+    if place.recorded:
+        return place
+    otel_context.attach(Context({_SPAN_KEY: place}))
     return None
+
+
+def enter_span_below(
+    parent: Parent,
+    name: str,
+    kind: SpanKind,
+    shared: Mapping[str, AttributeValue],
+    own: dict[str, AttributeValue],
+) -> tuple[Span | None, Token[Context]]:
+    """
+    Begin a span below what `enter_sender` has returned, and make it the current one, as `enter_span` does.
+
+    Its attributes are those *shared* with many others, the same object each time, and its *own*, which are given away.
+    """
+    if _light is not None and not isinstance(parent, Context):
+        light = _light.begin(name, kind, shared, own, parent)
+        return light, otel_context.attach(Context({_SPAN_KEY: light}))
+    context = parent if isinstance(parent, Context) else Context({_SPAN_KEY: parent})
+    span = start_span(name, kind, {**shared, **own}, context)
+    return span, enter_span(span, context)
 
 
 def enter_span(span: Span | None, context: Context) -> Token[Context]:
@@ -173,29 +189,19 @@ def enter_span(span: Span | None, context: Context) -> Token[Context]:
 def start_span(
     name: str,
     kind: SpanKind,
-    attributes: dict[str, AttributeValue],
+    attributes: Mapping[str, AttributeValue],
     context: Context | None = None,
     links: Sequence[Span] = (),
-    shared: Mapping[str, AttributeValue] = _NO_ATTRIBUTES,
 ) -> Span | None:
     """
     Begin a span below *context* (None: a root) with *links* to others; whoever asks ends it and makes it current.
 
-    None where tracing is off, or nothing of that trace is recorded.  Whoever asks gives the *attributes* away; those
-    *shared* with other spans, the same object each time, cost less.
+    None where tracing is off, or nothing of that trace is recorded.
     """
-    if _tracer is None:
-        return None
-    if _light is not None and context is not None and not links:
-        parent = context.get(_SPAN_KEY)
-        if isinstance(parent, NewTrace) and parent.recorded:
-            return _light.begin(name, kind, (shared, attributes), context, parent.trace_id)
-        if isinstance(parent, SendersSpan) and (ids := parent.get_span_context()).trace_flags.sampled:
-            return _light.begin(name, kind, (shared, attributes), context, ids.trace_id, ids)
-    if _follows_callers and context is not None and not links and _is_left_out(context):
+    if _tracer is None or (_follows_callers and context is not None and not links and _is_left_out(context)):
         return None
     linked = [Link(other.get_span_context()) for other in links]
-    return _tracer.start_span(name, context or Context(), kind, {**shared, **attributes}, linked)
+    return _tracer.start_span(name, context or Context(), kind, attributes, linked)
 
 
 def _is_left_out(context: Context) -> bool:

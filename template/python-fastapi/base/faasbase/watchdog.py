@@ -15,7 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 from . import metrics
 from .addresses import enter_public_host, enter_root_path
 from .answering import CRASH, REFUSAL, refuse
-from .context import CallContext, call_id_of, enter_call
+from .context import CallContext, call_id_of, enter_call, leave_call
 from .durations import parse_duration
 from .errors import Problem
 from .exchange import Exchange, Message, Send
@@ -99,7 +99,7 @@ class Watchdog:
         deadline = time.monotonic() + limit if limit else None
         settings = self._settings
         call = CallContext(call_id_of(headers), deadline, settings.root_path, settings.propagate_headers, headers)
-        enter_call(call)
+        token = enter_call(call)
         scope["headers"] = with_traceparent(scope["headers"])
         continue_trace(scope["headers"])
         enter_root_path(scope, settings.root_path)
@@ -124,6 +124,7 @@ class Watchdog:
             exchange.settle()
             if http:
                 self._account(scope, exchange)
+            leave_call(token)
 
     async def _ask(self, scope: Scope, receive: Receive, exchange: Exchange, limit: float) -> None:
         """Call the function for a probe, whose answer is the function's own."""

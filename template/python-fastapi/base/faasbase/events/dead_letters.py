@@ -92,17 +92,18 @@ class DeadLetter:
         return [*((name, value or b"") for name, value in self.headers), *self.own_headers()]
 
 
-def dead_letter(record: Record, outcome: Outcome, function: str) -> DeadLetter:
-    """Return the letter of *record*, which *function* gives up for *outcome*."""
+def dead_letter(record: Record, outcome: Outcome, function: str, position: str = "") -> DeadLetter:
+    """Return the letter of *record*, which *function* gives up for *outcome*; *position* is for one that has none."""
+    position = position or record.position
     mine = [header for header in record.raw_headers if not header[0].lower().startswith(PREFIX)]
     told = {name.lower(): value for name, value in record.raw_headers if name.lower().startswith(PREFIX)}
     # A topic that is made anew has the same positions again, and other times.
-    named = f"{function}|{record.system}|{record.position}|{record.timestamp}"
+    named = f"{function}|{record.system}|{position}|{record.timestamp}"
     return DeadLetter(
         id=sha256(named.encode("utf-8", "backslashreplace")).hexdigest()[:32],
         system=record.system,
         destination=record.destination,
-        position=record.position,
+        position=position,
         content=record.content,
         headers=tuple(mine),
         key=record.key,

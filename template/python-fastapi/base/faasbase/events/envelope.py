@@ -77,7 +77,7 @@ class Parcel:
 
 @dataclass(slots=True)
 class Envelope:
-    """The attributes of an event, unchecked, and its data as it came: *content* in binary mode, else *data*."""
+    """An event, unchecked: attributes, text but for ``extensions``, and data: *content* in binary mode, else *data*."""
 
     attributes: dict[str, Any]
     content: bytes | None = None
@@ -85,9 +85,9 @@ class Envelope:
 
     @property
     def type(self) -> str:
-        """The event's type; empty where it has none, or one that is no text."""
-        kind = self.attributes.get("type")
-        return kind if isinstance(kind, str) else ""
+        """The event's type; empty where it has none."""
+        kind: str = self.attributes.get("type", "")
+        return kind
 
     @property
     def media_type(self) -> str:

@@ -9,13 +9,13 @@ from contextvars import Context, copy_context
 from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 
+from .loop_share import LoopShare
+
 Item = TypeVar("Item")
 
 SIZE = 8
 CANCEL_SECONDS = 5.0
 """What was cancelled gets that long to clean up."""
-_TURN_SECONDS = 0.0005
-"""A lane whose runs wait for nothing lets the rest of the loop go on after so long."""
 
 
 class Lanes(Generic[Item]):
@@ -28,7 +28,8 @@ class Lanes(Generic[Item]):
     nothing overtakes the item.  Items without a key, and all of them unless *ordered*, know no order.  Whoever submits
     bounds how much waits.
 
-    Each run has a copy of the context that the lanes were made in.  Tasks are shared by runs that follow each other.
+    Each run has a copy of the context that the lanes were made in.  Runs that follow each other have one task, and
+    several lanes one *share* of the loop.
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class Lanes(Generic[Item]):
         size: int = SIZE,
         ordered: bool = True,
         name: str = "lane",
+        share: LoopShare | None = None,
     ) -> None:
         self._run, self._on_error = run, on_error
         self._size, self._ordered, self._name = size, ordered, name
+        self._share = share or LoopShare()
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()
         self._ready: deque[tuple[bytes | None, Item]] = deque()
@@ -132,22 +135,25 @@ class Lanes(Generic[Item]):
 
     async def _work(self) -> None:
         """Run what is ready until nothing is."""
-        ready, released, behind, run, contexts = (
-            self._ready,
-            self._released,
-            self._behind,
-            self._run,
-            self._context.copy,
-        )
-        task = asyncio.current_task()
-        turn_ends = monotonic() + _TURN_SECONDS
+        self._share.busy += 1
+        try:
+            await self._run_ready()
+        finally:
+            self._share.busy -= 1
+
+    async def _run_ready(self) -> None:
+        """Run it, by turns with the rest of the loop."""
+        ready, released, behind = self._ready, self._released, self._behind
+        run, contexts = self._run, self._context.copy
+        task = cast(asyncio.Task[None], asyncio.current_task())
+        turn_ends = monotonic() + self._share.seconds
         # Whoever has asked for this task's end meant a run that is over: the next one needs a task of its own.
-        while (released or ready) and task is not None and not task.cancelling():
+        while (released or ready) and not task.cancelling():
             if released:
                 key, item = released.popleft()
             else:
                 key, item = ready.popleft()
-                if key is not None and key in behind:
+                if key in behind:
                     self._queue_behind(key, item)
                     continue
             context = contexts()
@@ -162,11 +168,11 @@ class Lanes(Generic[Item]):
                 raise
             if seconds is not None:
                 self._park(key, item, seconds)
-            elif key is not None and key in behind:
+            elif key in behind:
                 self._release(key)
             if monotonic() > turn_ends and not task.cancelling():
                 await asyncio.sleep(0)
-                turn_ends = monotonic() + _TURN_SECONDS
+                turn_ends = monotonic() + self._share.seconds
 
     async def _rest(
         self, key: bytes | None, begun: Coroutine[Any, Any, float | None], context: Context
@@ -178,11 +184,13 @@ class Lanes(Generic[Item]):
             return cast(float | None, done.value)
         self._hold(key)
         self._held_up += 1
+        self._share.busy -= 1
         self._spread()
         try:
             return await _Apart(begun, context, waits_for)
         finally:
             self._held_up -= 1
+            self._share.busy += 1
 
     def _hold(self, key: bytes | None) -> None:
         """Let nothing overtake the item of *key* that is under way."""

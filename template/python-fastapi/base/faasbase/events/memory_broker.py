@@ -51,7 +51,8 @@ class MemoryMessage:
         return Record(
             "memory",
             self.topic,
-            f"{self.topic}/{self.offset}",
+            self.topic,
+            self.offset,
             self.content,
             self.headers,
             self.key,

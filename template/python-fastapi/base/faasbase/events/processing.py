@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..context import current_call
+from ..context import current_call, enter_call
 from ..errors import FieldError, Problem
 from .batching import Batch, Batches
 from .border import bordered, each_outcome, is_cancelled, outcome_at_border
@@ -88,7 +88,7 @@ class Processor:
         """
         Decode *record*, which *came* as that, run its handler, and return what became of it; never raises.
 
-        Cancelling it cancels the handler.  An *outcome* that is dead stands.
+        Cancelling it cancels the handler.  An *outcome* that is there already stands.
         """
         begun = self.begin(record, came, outcome)
         return begun if isinstance(begun, Outcome) else await begun
@@ -96,25 +96,23 @@ class Processor:
     def begin(self, record: Record, came: Parcel | Envelope, outcome: Outcome = SETTLED) -> Begun:
         """Do at once what `process` does until the handler waits for something; cancelled there, this is, too."""
         if isinstance(came, Envelope):
-            return self._begin(record, came, outcome)
-        try:
-            envelope = read_envelope(came)
-        except MalformedError as exc:
-            envelope, outcome = Envelope({}), malformed(exc, record.position)
-        return self._begin(record, envelope, outcome)
-
-    def _begin(self, record: Record, envelope: Envelope, outcome: Outcome) -> Begun:
+            envelope = came
+        else:
+            try:
+                envelope = read_envelope(came)
+            except MalformedError as exc:
+                envelope, outcome = Envelope({}), malformed(exc, record.position)
         began = time.monotonic()
-        kind = envelope.type
+        kind = envelope.attributes.get("type", "")
         known = self._known.get(kind)
+        counted_as = kind if known is not None else "unknown"
         span = process_span(record, envelope)
         try:
-            begun = outcome if outcome.dead else self._handle(record, envelope, known, began)
+            begun = self._handle(record, envelope, known, began) if outcome is SETTLED else outcome
         except BaseException as exc:
             if span is not None:
                 span.fail(exc)
             raise
-        counted_as = kind if known is not None else "unknown"
         if not isinstance(begun, Outcome):
             return _counted(begun, counted_as, began, span)
         TALLY.add(counted_as, begun.kind, time.monotonic() - began, None if span is None else span.end(begun))
@@ -137,8 +135,8 @@ class Processor:
             return bordered(known.batches.add(event, record), event, handler)
         if self._lanes is not None or not handler.is_async:
             return bordered(self._in_turn(handler, event, record), event, handler)
+        until = began + self._timeout_seconds if self._timeout_seconds else None
         try:
-            until = self._until(began)
             _, rest = self._call(handler, event, self._running(record, until, event), until)
         except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - as in `bordered`
             return outcome_at_border(exc, event, handler)
@@ -149,7 +147,7 @@ class Processor:
         async with self._lanes.of(record) if self._lanes is not None else nullcontext():
             if not handler.is_async:
                 await self._threads.take()
-            until = self._until(time.monotonic())
+            until = self._until()
             _, rest = self._call(handler, event, self._running(record, until, event), until)
             if rest is not None:
                 await rest
@@ -162,7 +160,7 @@ class Processor:
 
         That is cancelled at *until*, and raises TimeoutError then; what waits for nothing cannot be cancelled either.
         """
-        running.enter()
+        enter_call(running)
         called = handler.function(argument) if handler.is_async else self._threads.run(handler, argument)
         try:
             waits_for = called.send(None)
@@ -189,7 +187,7 @@ class Processor:
         events = batch.events
         if not handler.is_async:
             await self._threads.take()
-        running = self._running(batch.first, self._until(time.monotonic()))
+        running = self._running(batch.first, self._until())
         try:
             with BatchSpan(handler.name, batch.spans):
                 # Nobody but us ends a batch whose calls have given up.
@@ -203,14 +201,16 @@ class Processor:
             return [outcome_of(exc, told, handler.name)] * len(events)
         return each_outcome(said, events, handler)
 
-    def _until(self, began: float) -> float | None:
-        return began + self._timeout_seconds if self._timeout_seconds else None
+    def _until(self) -> float | None:
+        """Return when the time of a run that begins now is over."""
+        return time.monotonic() + self._timeout_seconds if self._timeout_seconds else None
 
     def _running(self, record: Record, until: float | None, event: Event[Any] | None = None) -> Running:
-        deadline = until
-        if record.system == "http" and (call := current_call()) is not None and call.deadline is not None:
-            deadline = call.deadline if until is None else min(until, call.deadline)
-        return Running(record, deadline, self._propagated, event)
+        call = current_call() if record.system == "http" else None
+        if call is None:
+            return Running(record, until, self._propagated, event)
+        deadlines = [at for at in (until, call.deadline) if at is not None]
+        return Running(record, min(deadlines, default=None), self._propagated, event, call)
 
     def _make_known(self, handler: EventHandler) -> _Known:
         batches = Batches(handler, self._run_batch) if handler.batch_size else None

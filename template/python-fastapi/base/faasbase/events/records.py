@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..context import CallContext, enter_call
+from ..context import CallContext, current_handled
 
 if TYPE_CHECKING:
     from .envelope import Event
 
-_current: ContextVar[Running | None] = ContextVar("faasbase.delivery", default=None)
+
+PARTITION = "messaging.destination.partition.id"
+_making = threading.Lock()
+"""Of what a handler's threads may ask for at the same time."""
 
 
 @dataclass(slots=True)
@@ -28,8 +31,10 @@ class Record:
     """``kafka``, ``nats``, ``http`` or ``memory``, as ``messaging.system`` has it."""
     destination: str
     """Topic or subject."""
-    position: str
-    """Where it is found again: ``topic/partition/offset``, ``stream/sequence``."""
+    place: str
+    """Where it is found again: ``topic/partition``, or stream; empty where it is kept nowhere."""
+    offset: int
+    """Its number there."""
     content: bytes
     headers: Mapping[str, str]
     key: bytes | None = None
@@ -39,12 +44,22 @@ class Record:
     source: str = ""
     """The CloudEvents source of a message that has none of its own."""
     raw_headers: Sequence[tuple[str, bytes | None]] = ()
-    attributes: Mapping[str, str | int] = field(default_factory=dict)
-    """What only spans say of it, by the semantic conventions."""
+    origin: tuple[tuple[str, str], ...] = ()
+    """What spans say of all that comes from where it does, by the semantic conventions."""
     stream: str = ""
     """What holds the message, where there may be too many destinations to count by each; empty is the destination."""
     tombstone: bool = False
     """Whether it has no content at all, which to Kafka is not the same as an empty one."""
+
+    @property
+    def position(self) -> str:
+        """Its place and number: ``topic/partition/offset``, ``stream/sequence``; empty where it has none."""
+        return f"{self.place}/{self.offset}" if self.place else ""
+
+    @property
+    def is_kafkas(self) -> bool:
+        """Whether it lies in a partition of Kafka's, whoever has brought it."""
+        return bool(self.origin) and self.origin[-1][0] == PARTITION
 
     @property
     def counted_by(self) -> str:
@@ -94,34 +109,38 @@ class Running:
     deadline: float | None
     propagated: tuple[str, ...]
     event: Event[Any] | None = None
+    call: CallContext | None = None
+    """The call that has brought it, if one has."""
     made: Delivery | None = None
-
-    def enter(self) -> None:
-        """Make it the current one of this task's context; a call that has brought it stays the current call."""
-        _current.set(self)
-        if self.record.system != "http":
-            enter_call(self.as_call)
 
     def delivery(self) -> Delivery:
         """Return the delivery, the same one each time."""
         if self.made is None:
-            record, event = self.record, self.event
-            self.made = Delivery(
-                record.position,
-                record.destination,
-                record.attempt,
-                record.key if record.key is not None else _key_of(event),
-                self.deadline,
-                event.source if event is not None else "",
-                event.id if event is not None else "",
-                record.headers,
-                self.propagated,
-            )
+            with _making:
+                self.made = self.made or self._make()
         return self.made
 
-    def as_call(self) -> CallContext:
-        """Return the call that the delivery is to logs and to calls of other functions."""
-        return self.delivery().as_call()
+    def _make(self) -> Delivery:
+        record, event = self.record, self.event
+        return Delivery(
+            record.position,
+            record.destination,
+            record.attempt,
+            record.key if record.key is not None else _key_of(event),
+            self.deadline,
+            event.source if event is not None else "",
+            event.id if event is not None else "",
+            record.headers,
+            self.propagated,
+        )
+
+    def as_call(self) -> CallContext | None:
+        """Return the call that brought it, or that the delivery is to logs and to calls of other functions."""
+        if self.call is None and self.record.system != "http":
+            made = self.delivery().as_call()
+            with _making:
+                self.call = self.call or made
+        return self.call
 
 
 def _key_of(event: Event[Any] | None) -> bytes | None:
@@ -132,5 +151,5 @@ def _key_of(event: Event[Any] | None) -> bytes | None:
 
 def current_delivery() -> Delivery | None:
     """Return the delivery that is being handled, or None outside a handler of events."""
-    running = _current.get()
-    return None if running is None else running.delivery()
+    running = current_handled()
+    return running.delivery() if isinstance(running, Running) else None

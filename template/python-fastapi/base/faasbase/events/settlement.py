@@ -72,7 +72,7 @@ class Settlement:
         return await self.judge(record, begun if isinstance(begun, Outcome) else await begun)
 
     def begin(self, record: Record, came: Parcel | Envelope) -> Begun:
-        """Begin as `handle` does; what has become of the event is for `judge`, or, if it is `SETTLED`, `count`."""
+        """Begin as `handle` does; what has become of the event is for `judge`, or, if `SETTLED`, only to be counted."""
         try:
             begun = self._processor.begin(record, came)
         except Exception as exc:  # noqa: BLE001 - a mistake of ours counts as well, or it would come again for ever

@@ -23,4 +23,4 @@ class SingleLanes:
         """Return what is entered while *record* is handled."""
         if record.system == "http":
             return nullcontext()
-        return self._lanes[record.position.rpartition("/")[0]]
+        return self._lanes[record.place]

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from opentelemetry.trace import SpanContext
+from opentelemetry.trace import Span
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ..metrics import DURATION_BUCKETS
-from ..tracing import as_text
+from ..tracing import ids_of
 
 _BOUNDS = [*map(str, DURATION_BUCKETS), "+Inf"]
 _SHORTEST = DURATION_BUCKETS[0]
@@ -25,9 +25,9 @@ _MOST_ATTEMPTS = _ATTEMPT_BOUNDS[-1]
 
 @dataclass(slots=True)
 class _OfType:
-    outcomes: Counter[str] = field(default_factory=Counter)
+    outcomes: dict[str, int] = field(default_factory=dict)
     buckets: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
-    examples: list[tuple[SpanContext, float] | None] = field(default_factory=lambda: [None] * len(_BOUNDS))
+    examples: list[tuple[Span, float] | None] = field(default_factory=lambda: [None] * len(_BOUNDS))
     seconds: float = 0.0
 
 
@@ -37,17 +37,17 @@ class Tally(Collector):
     def __init__(self) -> None:
         self._types: dict[str, _OfType] = {}
 
-    def add(self, event_type: str, outcome: str, seconds: float, trace: SpanContext | None = None) -> None:
-        """Count one attempt at an event, recorded in *trace*; *event_type* is one of a bounded number."""
+    def add(self, event_type: str, outcome: str, seconds: float, span: Span | None = None) -> None:
+        """Count one attempt at an event, recorded as *span*; *event_type* is one of a bounded number."""
         counted = self._types.get(event_type)
         if counted is None:
             counted = self._types[event_type] = _OfType()
-        counted.outcomes[outcome] += 1
+        counted.outcomes[outcome] = counted.outcomes.get(outcome, 0) + 1
         counted.seconds += seconds
         bucket = 0 if seconds <= _SHORTEST else bisect_left(DURATION_BUCKETS, seconds)
         counted.buckets[bucket] += 1
-        if trace is not None:
-            counted.examples[bucket] = trace, seconds
+        if span is not None:
+            counted.examples[bucket] = span, seconds
 
     def collect(self) -> Iterable[Metric]:
         """Return what Prometheus is told: ``faas_events_total`` and ``faas_event_duration_seconds``."""
@@ -73,6 +73,10 @@ class Attempts(Collector):
     def __init__(self) -> None:
         self._counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
 
+    def of(self, destination: str) -> Counter[int]:
+        """Return the counts of messages of *destination*, by how many attempts they took."""
+        return self._counts[destination]
+
     def add(self, destination: str, attempts: int) -> None:
         """Count a message that took *attempts*; all beyond the largest bucket are one."""
         self._counts[destination][attempts if attempts <= _MOST_ATTEMPTS else _MOST_ATTEMPTS + 1] += 1
@@ -92,8 +96,8 @@ class Attempts(Collector):
         return [told]
 
 
-def _exemplar(example: tuple[SpanContext, float] | None) -> Exemplar | None:
-    ids = as_text(example[0]) if example is not None else None
+def _exemplar(example: tuple[Span, float] | None) -> Exemplar | None:
+    ids = ids_of(example[0]) if example is not None else None
     if example is None or ids is None or not ids.sampled:
         return None
     return Exemplar({"trace_id": ids.trace_id, "span_id": ids.span_id}, example[1])

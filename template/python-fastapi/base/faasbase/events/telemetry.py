@@ -9,17 +9,17 @@ from typing import Any, Self
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode
+from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, StatusCode
 
 from .. import metrics
-from ..tracing import AttributeValue, enter_sender, enter_span, start_span, tracing_on
+from ..tracing import AttributeValue, Parent, enter_sender, enter_span, enter_span_below, start_span, tracing_on
 from .envelope import Envelope
 from .outcomes import Outcome
 from .records import Record
 from .texts import shown
 
-_TOLD = {name: f"cloudevents.event_{name}" for name in ("id", "source", "subject")}
-_LONGEST, _MAX_SHARED = 256, 256
+_LONGEST, _MAX_SHARED = 256, 1024
+_OUTCOME = "faas.event.outcome"
 
 LAG = metrics.gauge("faas_event_lag_messages", "Messages not settled yet.", ("destination", "partition"))
 LAG_SECONDS = metrics.gauge("faas_event_lag_seconds", "Age of the message taken last.", ("destination", "partition"))
@@ -42,8 +42,8 @@ def process_span(record: Record, envelope: Envelope) -> ProcessSpan | None:
     if "traceparent" not in headers:
         # CloudEvents' distributed tracing extension, which travels in the event itself.
         headers = envelope.attributes.get("extensions") or headers
-    context = enter_sender(headers)
-    return None if context is None else ProcessSpan(record, envelope, SpanKind.CONSUMER, context)
+    parent = enter_sender(headers)
+    return None if parent is None else ProcessSpan(record, envelope, SpanKind.CONSUMER, parent)
 
 
 class ProcessSpan:
@@ -51,25 +51,35 @@ class ProcessSpan:
 
     __slots__ = ("_span", "_token")
 
-    def __init__(self, record: Record, envelope: Envelope, kind: SpanKind, parent: Context) -> None:
-        attributes = envelope.attributes
-        name, shared = _shared(record.system, record.destination, record.counted_by, envelope.type)
-        self._span = span = start_span(name, kind, _own(record, attributes), parent, shared=shared)
-        self._token = enter_span(span, parent)
+    def __init__(self, record: Record, envelope: Envelope, kind: SpanKind, parent: Parent) -> None:
+        said = envelope.attributes
+        event_type, source = said.get("type", ""), said.get("source", "")
+        name, shared = _shared(
+            record.system,
+            record.destination,
+            record.stream,
+            record.origin,
+            record.attempt,
+            event_type if len(event_type) <= _LONGEST else shown(event_type),
+            source if len(source) <= _LONGEST else shown(source),
+        )
+        self._span, self._token = enter_span_below(parent, name, kind, shared, _own(record, said))
 
-    def end(self, outcome: Outcome) -> SpanContext | None:
-        """Tell what became of the event, and return the span's ids, if it is recorded."""
+    def end(self, outcome: Outcome) -> Span | None:
+        """Tell what became of the event, and return the span, or no more than its ids, if it is recorded."""
         otel_context.detach(self._token)
         span = self._span
         if span is None or not span.is_recording():
             return None
-        # A light span of tracing's takes it as it is.
-        getattr(span, "note", span.set_attribute)("faas.event.outcome", outcome.kind)
         if outcome.kind not in ("settled", "ignored"):
             span.set_attribute("error.type", outcome.error)
             span.set_status(StatusCode.ERROR, outcome.reason)
-        span.end()
-        return span.get_span_context()
+        if (end_noted := getattr(span, "end_noted", None)) is not None and end_noted(_OUTCOME, outcome.kind):
+            return span
+        if span.is_recording():
+            span.set_attribute(_OUTCOME, outcome.kind)
+            span.end()
+        return NonRecordingSpan(span.get_span_context())
 
     def fail(self, error: BaseException) -> None:
         """End it, left with an *error* by which nothing has become of the event."""
@@ -78,30 +88,44 @@ class ProcessSpan:
 
 
 @lru_cache(_MAX_SHARED)
-def _shared(system: str, destination: str, counted_by: str, kind: str) -> tuple[str, Mapping[str, AttributeValue]]:
-    """Return the name of spans, and what they say whatever the record is."""
-    shared: dict[str, AttributeValue] = {"faas.trigger": "pubsub"}
+def _shared(
+    system: str,
+    destination: str,
+    stream: str,
+    origin: tuple[tuple[str, str], ...],
+    attempt: int,
+    kind: str,
+    source: str,
+) -> tuple[str, Mapping[str, AttributeValue]]:
+    """Return the name of spans, and what they say as many others do."""
+    shared: dict[str, AttributeValue] = {"faas.trigger": "pubsub", "faas.event.attempt": attempt}
     if kind:
         shared["cloudevents.event_type"] = shown(kind)
+    if source:
+        shared["cloudevents.event_source"] = shown(source)
     if destination:
         shared |= {
             "messaging.system": system,
             "messaging.operation.name": "process",
             "messaging.operation.type": "process",
             "messaging.destination.name": destination,
+            **dict(origin),
         }
-    return f"process {counted_by or kind or 'event'}", shared
+    return f"process {stream or destination or kind or 'event'}", shared
 
 
 def _own(record: Record, attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
-    own: dict[str, AttributeValue] = {"faas.event.attempt": record.attempt}
-    for name, told_as in _TOLD.items():
-        if isinstance(value := attributes.get(name), str):
-            own[told_as] = value if len(value) <= _LONGEST else shown(value)
+    """Return what they say of the one record."""
+    own: dict[str, AttributeValue] = {}
+    if (event_id := attributes.get("id")) is not None:
+        own["cloudevents.event_id"] = event_id if len(event_id) <= _LONGEST else shown(event_id)
+    if (subject := attributes.get("subject")) is not None:
+        own["cloudevents.event_subject"] = subject if len(subject) <= _LONGEST else shown(subject)
     if record.destination:
         own["messaging.message.id"] = record.position
         own["messaging.message.body.size"] = len(record.content)
-    own.update(record.attributes)
+    if record.is_kafkas:
+        own["messaging.kafka.offset"] = record.offset
     return own
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from ...backends import backend_of
@@ -90,7 +90,7 @@ async def keep_letter(record: Record, envelope: Envelope, outcome: Outcome, func
         return outcome
     active = _active[-1]
     name = record.position or _name(envelope)
-    letter = dead_letter(replace(record, position=name), outcome, function)
+    letter = dead_letter(record, outcome, function, position=name)
     try:
         async with asyncio.timeout(active.timeout_seconds):
             await _send(active.keeper, letter)

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from ...context import current_call, new_call_id
 from ..dead_letters import PREFIX
 from ..envelope import REQUIRED, MalformedError, Parcel, media_type
-from ..records import Record
+from ..records import PARTITION, Record
 
 Message = tuple[Record, Parcel]
 
@@ -58,7 +58,7 @@ def _record(headers: Mapping[str, str], kept: Mapping[str, str], content: bytes)
         for name, value in kept.items()
         if name in _KEPT or name.startswith(("ce-", PREFIX))
     ]
-    return Record("http", "", "", content, headers, raw_headers=raw)
+    return Record("http", "", "", 0, content, headers, raw_headers=raw)
 
 
 def _connectors(headers: Mapping[str, str], content: bytes) -> Message:
@@ -76,24 +76,18 @@ def _connectors(headers: Mapping[str, str], content: bytes) -> Message:
     record = Record(
         "http",
         topic,
-        f"{topic}/{partition}/{offset}" if is_placed else "",
+        f"{topic}/{partition}" if is_placed else "",
+        int(offset) if is_placed else 0,
         content,
         message,
         key,
         raw_headers=[(name, value.encode("utf-8")) for name, value in message.items()],
-        attributes=_kafka_attributes(partition, offset) if is_placed else {},
     )
+    if is_placed:
+        record.origin = (("messaging.system", "kafka"), (PARTITION, partition))
     record.source = f"kafka:{topic}" if is_placed else f"{_connector(headers)}:{topic}"
     plain = (record.position or _call_id(), record.source, topic)
     return record, Parcel(content, message, "ce_", percent_encoded=False, plain=plain)
-
-
-def _kafka_attributes(partition: str, offset: str) -> dict[str, str | int]:
-    return {
-        "messaging.system": "kafka",
-        "messaging.destination.partition.id": partition,
-        "messaging.kafka.offset": int(offset),
-    }
 
 
 def _connector(headers: Mapping[str, str]) -> str:

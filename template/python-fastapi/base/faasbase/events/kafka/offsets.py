@@ -153,8 +153,8 @@ class OffsetWindow:
             del self._attempts[offset]
 
     def is_usual(self, offset: int) -> bool:
-        """Tell whether *offset* has nothing to wait for and nobody suspects it."""
-        return not self.pauses and not self._deaths and offset >= self._suspect_until
+        """Tell whether *offset* was never run, has nothing to wait for, and nobody suspects it."""
+        return not self.pauses and not self._deaths and offset >= self._suspect_until and offset not in self._attempts
 
     def pause(self, offset: int) -> float:
         """Return how many seconds *offset* has still to wait for its next run; a new owner keeps that up."""
@@ -234,10 +234,13 @@ class OffsetWindow:
 
     def _settled_runs(self, base: int) -> Iterator[Run]:
         end = base
-        for offset in self._open:
-            if offset > end:
-                yield end, offset
-            end = offset + 1
+        if self._open and next(reversed(self._open)) == base + len(self._open) - 1:
+            end += len(self._open)  # As mostly, nothing lies between them: to go through them all takes long.
+        else:
+            for offset in self._open:
+                if offset > end:
+                    yield end, offset
+                end = offset + 1
         known = self._settled_from(self.position)
         if self._open and known > end:
             yield end, known

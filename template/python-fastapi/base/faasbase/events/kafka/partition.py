@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka.structs import TopicPartition
 
 from ...event_policy import EventsPolicy
 from ..lanes import Lanes
+from ..loop_share import LoopShare
 from ..outcomes import SETTLED, Outcome
 from ..processing import Begun
 from ..records import Record
 from ..settlement import Settlement, Verdict
+from ..tally import ATTEMPTS
 from ..telemetry import LAG, LAG_SECONDS, LANES
 from .offsets import OffsetWindow
 from .records import Message, RecordReader
@@ -36,6 +38,7 @@ class Work:
     turns: Turns
     lanes: int
     """How many records of a partition run at a time."""
+    share: LoopShare = field(default_factory=LoopShare)
     flushed: Callable[[], Awaitable[None]]
     """Waits until what the windows say now is committed."""
     failed: Callable[[BaseException], None]
@@ -55,14 +58,20 @@ class Partition:
     ) -> None:
         self.place, self.window = place, window
         self._work, self._turns, self._highwater = work, work.turns, highwater
-        self._read = RecordReader(place).read
+        self._read, self._begin = RecordReader(place).read, work.settlement.begin
         self._most = work.policy.max_uncommitted
         # Fetching one by one whatever there is room for would cost more than handling it.
         self._fewest = max(1, self._most // 8)
+        self._attempts = ATTEMPTS.of(place.topic)
         self._bytes = 0
         self._taken_at: float | None = None
         self._lanes: Lanes[Message] = Lanes(
-            self._run, work.failed, size=work.lanes, ordered=work.policy.order == "key", name=f"lane {place.topic}"
+            self._run,
+            work.failed,
+            size=work.lanes,
+            ordered=work.policy.order == "key",
+            name=f"lane {place.topic}",
+            share=work.share,
         )
         self._stopped = False
 
@@ -92,7 +101,9 @@ class Partition:
         if messages[0].offset < window.settled_until:
             messages = [message for message in messages if not window.is_settled(message.offset)]
         if messages:
-            window.begin(*[message.offset for message in messages])
+            first, end = messages[0].offset, last.offset + 1
+            # Without gaps, as mostly, they need not be looked up one by one.
+            window.begin(*(range(first, end) if end - first == len(messages) else [one.offset for one in messages]))
             self._bytes += sum([len(message.value or b"") for message in messages])
             self._lanes.submit(*[(message.key, message) for message in messages])
         window.fetched(last.offset + 1)
@@ -116,20 +127,21 @@ class Partition:
         return ended
 
     def _run(self, message: Message) -> Coroutine[Any, Any, float | None] | None:
-        window, offset, settlement = self.window, message.offset, self._work.settlement
+        window, offset = self.window, message.offset
         if self._turns.closed or not window.is_usual(offset):
             return self._run_with_care(message)
-        record, came = self._read(message, window.attempts_of(offset) + 1)
+        record, came = self._read(message, 1)
         try:
-            begun = settlement.begin(record, came)
+            begun = self._begin(record, came)
         except BaseException:
             window.attempt(offset)
             window.ended(offset)
             raise
         if begun is SETTLED:
             # As most are, before anything else could run: nobody had to know that it did.
-            settlement.count(record)
-            self._settle(message)
+            self._attempts[1] += 1
+            window.settle(offset)
+            self._bytes -= len(record.content)
             return None
         window.attempt(offset)
         self._turns.running += 1

@@ -144,7 +144,7 @@ class Hand:
 
     def _next_suspect(self) -> Held:
         """Return the first, in the next process the last, later any: all others ran before the one that ends both."""
-        self._suspects.sort(key=lambda held: int(held.record.position.rpartition("/")[2]))
+        self._suspects.sort(key=lambda held: held.record.offset)
         ends = max(held.record.attempt for held in self._suspects) - self._last_attempt
         index = {1: 0, 2: -1}.get(ends, random.randrange(len(self._suspects)))  # noqa: S311 - no secret
         return self._suspects.pop(index)

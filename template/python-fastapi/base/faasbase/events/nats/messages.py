@@ -24,12 +24,13 @@ def record_of(message: Message) -> tuple[Record, Parcel]:
     """
     told = message.metadata
     headers = {name.lower(): value for name, value in (message.headers or {}).items()}
-    position, source = f"{told.stream}/{told.sequence.stream}", f"nats:{told.stream}"
+    source = f"nats:{told.stream}"
     key = headers.get(f"{PREFIX}partitionkey")
     record = Record(
         "nats",
         message.subject,
-        position,
+        told.stream,
+        told.sequence.stream,
         message.data,
         headers,
         unquote(key).encode("utf-8", "replace") if key is not None else None,
@@ -37,10 +38,10 @@ def record_of(message: Message) -> tuple[Record, Parcel]:
         told.timestamp.timestamp(),
         source,
         _raw(message.raw_headers),
-        {"messaging.consumer.group.name": told.consumer},
+        (("messaging.consumer.group.name", told.consumer),),
         stream=told.stream,
     )
-    return record, Parcel(message.data, headers, PREFIX, True, (position, source, message.subject))
+    return record, Parcel(message.data, headers, PREFIX, True, (record.position, source, message.subject))
 
 
 def headers_of(message: Outgoing) -> dict[str, str]:
