@@ -11,8 +11,12 @@ from opentelemetry.context import Context
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace import SpanProcessor
-from opentelemetry.trace import Span, SpanKind, StatusCode, get_current_span, set_span_in_context
+from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, StatusCode, get_current_span, set_span_in_context
 
+from faasbase.events.envelope import Envelope
+from faasbase.events.outcomes import SETTLED
+from faasbase.events.records import Record
+from faasbase.events.telemetry import process_span
 from faasbase.light_spans import LightSpan
 from faasbase.remote_spans import NewTrace
 from faasbase.tracing import enter_sender, enter_span_below, use_provider
@@ -183,3 +187,22 @@ def test_it_is_the_current_span_of_whoever_asks(kept: Kept) -> None:
     span = kept.begin()
     assert get_current_span(set_span_in_context(span)) is span
     assert isinstance(span, LightSpan)
+
+
+@pytest.mark.parametrize("use", [nothing, touch])
+def test_what_is_kept_for_exemplars_is_small(kept: Kept, use: Callable[[Span], None]) -> None:
+    """Of a span that somebody has touched it is the ids: it may hold whatever was put into it."""
+    record = Record("kafka", "orders", "orders/3", 41, b"{}", {"traceparent": f"00-{IDS}-01"})
+    use_provider(kept.provider)
+    try:
+        process = process_span(record, Envelope({"type": "order.created", "extensions": {}}, b"{}"))
+        assert process is not None
+        span = get_current_span()
+        use(span)
+        left = process.end(SETTLED)
+    finally:
+        use_provider(None)
+    assert left is not None
+    assert left.get_span_context() == span.get_span_context()
+    assert isinstance(left, NonRecordingSpan if use is touch else LightSpan)
+    assert attributes_of(kept.ended[0])["faas.event.outcome"] == "settled"
