@@ -33,6 +33,7 @@ from .otlp_fields import (
     span_flags,
     span_head,
     utf8,
+    writable,
 )
 from .redaction import Redactor
 
@@ -131,7 +132,7 @@ class SpanEncoder:
         status = span.status
         key = span.name, status.status_code, status.description
         if (written := self._described.get(key)) is None:
-            message = utf8(self._redactor.text(status.description or "")).decode()
+            message = writable(self._redactor.text(status.description or ""))
             told: bytes = Status(code=_CODES[status.status_code], message=message).SerializeToString()
             name = utf8(self._redactor.text(span.name))
             written = self._described[key] = field(NAME, name) + field(STATUS, told)
@@ -148,7 +149,7 @@ class SpanEncoder:
         )
         for event in span.events:
             attributes = self._attributes.messages(event.attributes)
-            name = utf8(self._redactor.text(event.name)).decode()
+            name = writable(self._redactor.text(event.name))
             more.events.add(name=name, time_unix_nano=event.timestamp, attributes=attributes)
         for link in span.links:
             ids = link.context

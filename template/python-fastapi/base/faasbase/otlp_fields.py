@@ -66,7 +66,7 @@ def field(tag: bytes, content: bytes) -> bytes:
 
 def span_head(trace_id: bytes, span_id: bytes, began_at: int, ended_at: int, *, below_remote: bool) -> bytes:
     """Write the fields of a span that are as long in all of them; times are nanoseconds since 1970."""
-    flags = _REMOTE if below_remote else _LOCAL
+    flags = span_flags(remote=below_remote)
     return _head(_TRACE_ID, trace_id, _SPAN_ID, span_id, _START, began_at, _END, ended_at, _FLAGS, flags)
 
 
@@ -80,6 +80,11 @@ def utf8(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+def writable(text: str) -> str:
+    """Return *text* as the library can write it, too."""
+    return utf8(text).decode()
+
+
 class _Key:
     """The name of attributes, written as all that comes before their values."""
 
@@ -89,22 +94,22 @@ class _Key:
         """Whether the values might be secrets, whatever they are."""
         self.texts: dict[str, bytes] = {}
         """Whole attributes, by texts that were their values."""
-        self.before_text: dict[int, bytes] = {}
-        self.before_int: dict[int, bytes] = {}
+        self._before_text: dict[int, bytes] = {}
+        self._before_int: dict[int, bytes] = {}
         """By the size of the value."""
 
     def write_text(self, text: bytes) -> bytes:
         """Write a whole attribute."""
         size = len(text)
-        if (before := self.before_text.get(size)) is None:
-            before = self.before_text[size] = self._before(_STRING + _size(size), size)
+        if (before := self._before_text.get(size)) is None:
+            before = self._before_text[size] = self._before(_STRING + _size(size), size)
         return before + text
 
     def write_int(self, number: bytes) -> bytes:
         """Write a whole attribute."""
         size = len(number)
-        if (before := self.before_int.get(size)) is None:
-            before = self.before_int[size] = self._before(_INT, size)
+        if (before := self._before_int.get(size)) is None:
+            before = self._before_int[size] = self._before(_INT, size)
         return before + number
 
     def _before(self, tag: bytes, size: int) -> bytes:
@@ -145,7 +150,7 @@ class AttributeWriter:
         return key
 
     def _message(self, name: str, value: Any) -> KeyValue:
-        return KeyValue(key=utf8(self._redactor.text(name)).decode(), value=_any(self._redactor.value(name, value)))
+        return KeyValue(key=writable(self._redactor.text(name)), value=_any(self._redactor.value(name, value)))
 
 
 def _any(value: Any) -> AnyValue:
@@ -162,10 +167,10 @@ def _any(value: Any) -> AnyValue:
         case list():
             return AnyValue(array_value=ArrayValue(values=map(_any, value)))
         case dict():
-            values = [KeyValue(key=utf8(name).decode(), value=_any(one)) for name, one in value.items()]
+            values = [KeyValue(key=writable(name), value=_any(one)) for name, one in value.items()]
             return AnyValue(kvlist_value=KeyValueList(values=values))
         case _:
-            return AnyValue(string_value=utf8(str(value)).decode())
+            return AnyValue(string_value=writable(str(value)))
 
 
 def _size(size: int) -> bytes:

@@ -79,17 +79,13 @@ class Settlement:
             return outcome_of(exc, record.position, "faasbase")
         return begun if isinstance(begun, Outcome) else _bordered(begun, record)
 
-    def count(self, record: Record) -> None:
-        """Count *record* as settled or given up."""
-        ATTEMPTS.add(record.counted_by, record.attempt)
-
     async def judge(self, record: Record, outcome: Outcome) -> Verdict:
         """Return what is to become of *record*, as `handle` does."""
         if outcome.again:
             pause = self._pause(outcome, record.attempt)
             if not self._is_spent(record, outcome, pause):
                 return Verdict(pause, counts=outcome.counts)
-        self.count(record)
+        ATTEMPTS.add(record.counted_by, record.attempt)
         if not outcome.again and not outcome.dead:
             return DONE
         await self.give_up(record, outcome)

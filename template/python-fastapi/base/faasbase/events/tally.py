@@ -79,7 +79,7 @@ class Attempts(Collector):
 
     def add(self, destination: str, attempts: int) -> None:
         """Count a message that took *attempts*; all beyond the largest bucket are one."""
-        self._counts[destination][attempts if attempts <= _MOST_ATTEMPTS else _MOST_ATTEMPTS + 1] += 1
+        self.of(destination)[attempts if attempts <= _MOST_ATTEMPTS else _MOST_ATTEMPTS + 1] += 1
 
     def collect(self) -> Iterable[Metric]:
         """Return what Prometheus is told: ``faas_event_attempts``."""

@@ -53,15 +53,14 @@ class ProcessSpan:
 
     def __init__(self, record: Record, envelope: Envelope, kind: SpanKind, parent: Parent) -> None:
         said = envelope.attributes
-        event_type, source = said.get("type", ""), said.get("source", "")
         name, shared = _shared(
             record.system,
             record.destination,
             record.stream,
             record.origin,
             record.attempt,
-            event_type if len(event_type) <= _LONGEST else shown(event_type),
-            source if len(source) <= _LONGEST else shown(source),
+            _short(said.get("type", "")),
+            _short(said.get("source", "")),
         )
         self._span, self._token = enter_span_below(parent, name, kind, shared, _own(record, said))
 
@@ -118,15 +117,19 @@ def _own(record: Record, attributes: Mapping[str, Any]) -> dict[str, AttributeVa
     """Return what they say of the one record."""
     own: dict[str, AttributeValue] = {}
     if (event_id := attributes.get("id")) is not None:
-        own["cloudevents.event_id"] = event_id if len(event_id) <= _LONGEST else shown(event_id)
+        own["cloudevents.event_id"] = _short(event_id)
     if (subject := attributes.get("subject")) is not None:
-        own["cloudevents.event_subject"] = subject if len(subject) <= _LONGEST else shown(subject)
+        own["cloudevents.event_subject"] = _short(subject)
     if record.destination:
         own["messaging.message.id"] = record.position
         own["messaging.message.body.size"] = len(record.content)
     if record.is_kafkas:
         own["messaging.kafka.offset"] = record.offset
     return own
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else shown(text)
 
 
 class BatchSpan:
